@@ -1,0 +1,1 @@
+"""Bytes in motion: compression, the strict tar reader and the writer, measuring, workers. Knows nothing of images."""

@@ -1,0 +1,77 @@
+"""Files as the rest wants them: random-access windows to read, and writes that are complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from imgtar.errors import Refused
+
+__all__ = ["FileWindow", "opened", "read_window", "sync_directory", "write_all"]
+
+
+class FileWindow:
+    """``size`` bytes of a file from ``offset``, read with ``pread``: many threads may share one descriptor."""
+
+    __slots__ = ("_fd", "_left", "_offset", "_where")
+
+    def __init__(self, fd: int, offset: int, size: int, where: str) -> None:
+        self._fd = fd
+        self._offset = offset
+        self._left = size
+        self._where = where
+
+    def readinto(self, target: memoryview, /) -> int:
+        """Fill ``target``. Raises ``E_TRUNC`` when the file has become shorter than it was."""
+        if not self._left:
+            return 0
+        count = os.preadv(self._fd, [target if len(target) <= self._left else target[: self._left]], self._offset)
+        if count == 0:
+            message = f"the file ends at byte {self._offset}, {self._left} bytes early: it changed while it was read"
+            raise Refused("E_TRUNC", message, where=self._where, hint="copy it again and check the medium")
+        self._offset += count
+        self._left -= count
+        return count
+
+
+def read_window(fd: int, offset: int, size: int, where: str) -> bytes:
+    """Return ``size`` bytes; the caller has capped ``size``."""
+    window = FileWindow(fd, offset, size, where)
+    data = bytearray(size)
+    view = memoryview(data)
+    filled = 0
+    while filled < size:
+        filled += window.readinto(view[filled:])
+    return bytes(data)
+
+
+@contextmanager
+def opened(path: str, size: int, where: str) -> Iterator[FileWindow]:
+    """Open a whole file of known size for one sequential reading."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield FileWindow(fd, 0, size, where)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write every byte of ``data``."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_directory(path: str) -> None:
+    """Make names in ``path`` durable. File systems that cannot sync a directory say EINVAL, which is no error (vfat)."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        import errno
+
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(fd)

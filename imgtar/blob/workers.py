@@ -1,0 +1,155 @@
+"""The only place with threads: hashing, inflating and writing let go of the interpreter lock, so two cores pay."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from imgtar.blob.stream import BUFFER_SIZE, Readable
+
+__all__ = ["ReadAhead", "WriteBehind", "default_jobs", "each"]
+
+_T = TypeVar("_T")
+
+
+def default_jobs() -> int:
+    """How many blobs to handle at once: the cores this process may use, at most eight."""
+    return max(1, min(8, len(os.sched_getaffinity(0))))
+
+
+def each(work: Callable[[_T], object], items: Iterable[_T], jobs: int) -> None:
+    """Do ``work`` on every item, up to ``jobs`` at once, in order of start; the first error stops the rest."""
+    todo = list(items)
+    if jobs <= 1 or len(todo) <= 1:
+        for item in todo:
+            work(item)
+        return
+    with ThreadPoolExecutor(jobs, thread_name_prefix="imgtar") as pool:
+        futures: list[Future[object]] = [pool.submit(work, item) for item in todo]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            for future in futures:
+                future.cancel()
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+
+
+class ReadAhead:
+    """Reads another stream on a thread of its own, some buffers ahead: decompressing and hashing then overlap."""
+
+    def __init__(self, source: Readable, depth: int = 4) -> None:
+        self._source = source
+        self._free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[tuple[memoryview, int] | BaseException] = queue.SimpleQueue()
+        for _ in range(depth):
+            self._free.put(memoryview(bytearray(BUFFER_SIZE)))
+        self._current: tuple[memoryview, int] | None = None
+        self._taken = 0
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="imgtar-read", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (view := self._free.get()) is not None:
+            try:
+                count = self._source.readinto(view)
+            except BaseException as error:  # noqa: BLE001 - it is handed to the reader, whose thread decides
+                self._full.put(error)
+                return
+            self._full.put((view, count))
+            if not count:
+                return
+
+    def readinto(self, target: memoryview, /) -> int:
+        """Fill ``target`` from what was read ahead; raises what the source raised, at its place in the stream."""
+        if self._failure is not None:
+            raise self._failure
+        if self._current is None:
+            item = self._full.get()
+            if isinstance(item, BaseException):
+                self._failure = item
+                raise item
+            self._current, self._taken = item, 0
+        view, count = self._current
+        if not count:
+            return 0
+        size = min(len(target), count - self._taken)
+        target[:size] = view[self._taken : self._taken + size]
+        self._taken += size
+        if self._taken == count:
+            self._free.put(view)
+            self._current = None
+        return size
+
+    def close(self) -> None:
+        """Stop reading ahead. The thread ends after the read it is in."""
+        self._free.put(None)
+
+
+class WriteBehind:
+    """Runs a writer on a thread of its own: reading and hashing the next piece overlaps with writing the last.
+
+    Data is copied into big buffers, so the caller may reuse its own at once, and small writes are joined.
+    """
+
+    def __init__(self, write: Callable[[memoryview], object], depth: int = 4) -> None:
+        self._write = write
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
+        for _ in range(depth):
+            self._free.put(memoryview(bytearray(BUFFER_SIZE)))
+        self._current = self._free.get()
+        self._filled = 0
+        self._failure: BaseException | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="imgtar-write", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (item := self._full.get()) is not None:
+            view, count = item
+            if self._failure is None:
+                try:
+                    self._write(view[:count])
+                except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
+                    self._failure = error
+            self._free.put(view)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take ``data``; raises what an earlier write raised."""
+        if self._failure is not None:
+            raise self._failure
+        view = memoryview(data)
+        while view:
+            count = min(len(view), BUFFER_SIZE - self._filled)
+            self._current[self._filled : self._filled + count] = view[:count]
+            self._filled += count
+            view = view[count:]
+            if self._filled == BUFFER_SIZE:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._full.put((self._current, self._filled))
+        self._current = self._free.get()
+        self._filled = 0
+
+    def finish(self) -> None:
+        """Wait until everything is written; raises what a write raised."""
+        if self._filled:
+            self._pass_on()
+        self.abandon()
+        if self._failure is not None:
+            raise self._failure
+
+    def abandon(self) -> None:
+        """Stop without writing what is still in hand. Idempotent."""
+        if not self._stopped:
+            self._stopped = True
+            self._full.put(None)
+            self._thread.join()

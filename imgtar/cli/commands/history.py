@@ -1,0 +1,30 @@
+"""``imgtar history``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imgtar.cli import options
+from imgtar.cli.console import console
+
+NAME = "history"
+
+
+def command(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="IMAGE|ARCHIVE", help="An image of the store, an archive, or -.")],
+    no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Show everything in full.")] = False,
+    store: options.Store = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    lock_timeout: options.LockTimeout = 300.0,
+) -> None:
+    """Show the build steps of an image, the newest first, with the layer each one made."""
+    from imgtar.cli.render.images import show_history
+    from imgtar.ops.history import history
+
+    out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
+    images = history(what, out.store())
+    out.result("imgtar.history/1", {"images": images}, lambda: show_history(out, images, no_trunc=no_trunc))

@@ -1,0 +1,55 @@
+"""``imgtar inspect``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from imgtar.cli import options
+from imgtar.cli.console import console
+from imgtar.errors import UsageError
+from imgtar.text import shown
+
+NAME = "inspect"
+
+
+def command(
+    context: typer.Context,
+    what: Annotated[
+        str, typer.Argument(metavar="ARCHIVE|IMAGE", help="An archive, - for standard input, or an image of the store.")
+    ],
+    raw: Annotated[
+        str | None,
+        typer.Option("--raw", metavar="manifest|config|index", help="Print the exact bytes of that document."),
+    ] = None,
+    platform: options.Platforms = None,
+    store: options.Store = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    progress: options.Progress = "auto",
+    lock_timeout: options.LockTimeout = 300.0,
+) -> None:
+    """Show what is in an archive or an image: names, platforms, IDs, digests, layers, history. Extracts nothing."""
+    from imgtar.cli.render.images import show_inspection
+    from imgtar.model.platform import parse_platforms
+    from imgtar.ops.inspect import RawRequest, inspect_archive, inspect_store, is_archive
+
+    out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    request = None
+    if raw is not None:
+        if raw not in ("manifest", "config", "index"):
+            raise UsageError(f"--raw {shown(raw)} is not known", hint="one of manifest, config, index")
+        wanted = parse_platforms(platform or ())
+        request = RawRequest(raw, wanted[0] if wanted else None)
+    with out.reporting() as report:
+        if is_archive(what):
+            done = inspect_archive(what, request, report=report)
+        else:
+            done = inspect_store(what, out.store(report), request)
+    if done.raw is not None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(done.raw)
+        return
+    out.result("imgtar.inspect/1", done.document, lambda: show_inspection(out, done.document))

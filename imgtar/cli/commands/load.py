@@ -1,0 +1,134 @@
+"""``imgtar load``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Literal, cast
+
+import typer
+
+from imgtar.cli import options
+from imgtar.cli.console import Console, console
+from imgtar.errors import UsageError
+from imgtar.text import human_size, printable, shown
+
+NAME = "load"
+
+
+def command(
+    context: typer.Context,
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Load only these; default: all.")
+    ] = None,
+    archives: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-i",
+            "--input",
+            metavar="ARCHIVE",
+            help="A file, - for standard input, an OCI layout directory, or a folder of archives. May be repeated: all are one load.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            metavar="OLD=NEW",
+            help="Rename on the way in; NEW alone for a single untagged image. May be repeated.",
+        ),
+    ] = None,
+    no_clobber: Annotated[bool, typer.Option("--no-clobber", help="Refuse to move an existing tag.")] = False,
+    parents: Annotated[
+        str,
+        typer.Option("--parents", metavar="require|warn|ignore", help="What a declared but absent parent image means."),
+    ] = "require",
+    strict: Annotated[bool, typer.Option("--strict", help="Turn warnings into refusals.")] = False,
+    platforms: options.Platforms = None,
+    jobs: options.Jobs = None,
+    store: options.Store = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    progress: options.Progress = "auto",
+    lock_timeout: options.LockTimeout = 300.0,
+) -> None:
+    """Read images from archives into the store: all of it, or nothing.
+
+    Every byte is verified, and everything an image stands on must be there before anything is committed.
+    """
+    from imgtar.graph.select import Policy
+    from imgtar.model.platform import parse_platforms
+    from imgtar.ops.load import load
+
+    out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    if parents not in ("require", "warn", "ignore"):
+        raise UsageError(f"--parents {shown(parents)} is not known", hint="one of require, warn, ignore")
+    if not archives:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("refusing to read an archive from a terminal", hint="give -i ARCHIVE, or pipe one in")
+        archives = ["-"]
+    policy = Policy(
+        tuple(images or ()),
+        parse_platforms(platforms or ()),
+        tuple(_rename(text) for text in tags or ()),
+        cast(Literal["require", "warn", "ignore"], parents),
+        no_clobber,
+    )
+    with out.reporting() as report:
+        done = load(archives, out.store(report), policy, dry_run=dry_run, strict=strict, jobs=jobs, report=report)
+    for finding in done.plan.findings:
+        if finding.severity == "warning":
+            out.note(f"warning[{finding.code}]: {finding.subject}: {finding.message}")
+    out.result("imgtar.load/1", done.to_json(), lambda: _show(out, done))
+    if dry_run and done.plan.missing:
+        from imgtar.cli.console import Failure, show_failure
+        from imgtar.graph.explain import explain_missing
+
+        error = explain_missing(done.plan.missing)
+        raise typer.Exit(show_failure(Failure.of(error), as_json=False))
+
+
+def _rename(text: str) -> tuple[str | None, str]:
+    old, equals, new = text.partition("=")
+    if equals and (not old or not new):
+        raise UsageError(f"--tag {shown(text)} lacks one side", hint="write --tag OLD=NEW")
+    return (old, new) if equals else (None, old)
+
+
+def _show(out: Console, done: Any) -> None:
+    plan = done.plan
+    if done.dry_run:
+        _show_plan(out, plan)
+        return
+    for move in plan.tags:
+        out.line(f"Loaded image: {move.reference.familiar}")
+    named = {root.descriptor.digest for root in plan.roots if root.references}
+    for image in plan.images:
+        if not image.names and image.digest not in named:
+            out.line(f"Loaded image ID: {image.image_id}")
+    for move in plan.tags:
+        if move.moves:
+            out.note(
+                f"{move.reference.familiar} moved from {move.before} to {move.after}; the old image stays, untagged"
+            )
+    for root in plan.roots:
+        if root.node.is_image and not root.references and root.unused_labels:
+            label = printable(root.unused_labels[0])
+            out.note(f"{label!r} alone is no image name: loaded without one; --tag {label}=NAME:TAG gives it one")
+    receipt = done.receipt
+    out.note(
+        f"{human_size(receipt.bytes_written)} written in {receipt.blobs_written} blobs, "
+        f"{human_size(receipt.bytes_reused)} in {receipt.blobs_reused} blobs were there already"
+    )
+
+
+def _show_plan(out: Console, plan: Any) -> None:
+    for image in plan.images:
+        names = ", ".join(image.names) or "(untagged)"
+        platform = f"  {image.platform}" if image.platform else ""
+        out.line(f"{image.state:8} {names}  {image.image_id}{platform}")
+    for move in plan.tags:
+        if move.moves:
+            out.line(f"tag      {move.reference.familiar}: {move.before} -> {move.after}")
+    count = len(plan.writes)
+    out.line(f"{plan.bytes_to_write} bytes would be written in {count} blobs, {plan.bytes_reused} bytes reused")

@@ -1,0 +1,86 @@
+"""``imgtar save``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, cast
+
+import typer
+
+from imgtar.cli import options
+from imgtar.cli.console import Console, console
+from imgtar.errors import UsageError
+from imgtar.text import human_size, shown
+
+NAME = "save"
+
+_FORMS = ("hybrid", "docker", "oci", "oci-dir")
+
+
+def command(
+    context: typer.Context,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Names (without a tag: all tags), IDs or digests.")
+    ],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="Where to write; - for standard output.")
+    ] = "-",
+    form: Annotated[
+        str, typer.Option("--format", metavar="|".join(_FORMS), help="Default: hybrid, which every engine loads.")
+    ] = "hybrid",
+    compress: Annotated[
+        str, typer.Option("--compress", metavar="none|gzip|zstd[:LEVEL]", help="Compress the archive as a whole.")
+    ] = "none",
+    layers: Annotated[
+        str,
+        typer.Option(
+            "--layers",
+            metavar="keep|none|gzip|zstd[:LEVEL]",
+            help="Compression of the layers; keep leaves bytes and digests.",
+        ),
+    ] = "keep",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go in and write nothing.")] = False,
+    platforms: options.Platforms = None,
+    jobs: options.Jobs = None,
+    store: options.Store = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    progress: options.Progress = "auto",
+    lock_timeout: options.LockTimeout = 300.0,
+) -> None:
+    """Write images from the store into an archive. The same images give the same bytes, on every machine."""
+    from imgtar.blob.compression import parse_compression
+    from imgtar.model.platform import parse_platforms
+    from imgtar.ops.save import SaveOptions, save
+    from imgtar.transport.writer import Form
+
+    out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    if form not in _FORMS:
+        raise UsageError(f"--format {shown(form)} is not known", hint=f"one of {', '.join(_FORMS)}")
+    if output == "-" and not dry_run:
+        if as_json:
+            raise UsageError("the archive and the JSON document cannot both go to standard output", hint="give -o FILE")
+        if sys.stdout.isatty():
+            raise UsageError("refusing to write an archive to a terminal", hint="give -o FILE, or pipe it on")
+    compression, level = parse_compression(compress)
+    layer_kind, layer_level = parse_compression(layers) if layers != "keep" else (None, None)
+    if form == "oci-dir" and compress != "none":
+        raise UsageError("a directory cannot be compressed as a whole", hint="use --format oci, or --layers")
+    wanted = SaveOptions(
+        cast(Form, form), compression, level, layer_kind, layer_level, parse_platforms(platforms or ())
+    )
+    target: str | int = sys.stdout.fileno() if output == "-" and not dry_run else output
+    with out.reporting() as report:
+        done = save(images, out.store(report), target, wanted, dry_run=dry_run, jobs=jobs, report=report)
+    if output != "-" or dry_run:
+        out.result("imgtar.save/1", done.to_json(), lambda: _show(out, done))
+
+
+def _show(out: Console, done: Any) -> None:
+    if done.written is None:
+        for write in done.plan.writes:
+            out.line(f"{write.size:>14}  {write.digest}  {write.title}")
+        out.line(f"{done.plan.bytes_to_write:>14}  bytes in {len(done.plan.writes)} blobs")
+        return
+    checksum = f", sha256 {done.written.sha256}" if done.written.sha256 else ""
+    out.note(f"{done.path}: {human_size(done.written.size)} in {done.written.blobs} blobs{checksum}")

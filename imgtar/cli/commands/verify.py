@@ -1,0 +1,81 @@
+"""``imgtar verify``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from imgtar.cli import options
+from imgtar.cli.console import Console, console
+
+NAME = "verify"
+
+
+def command(
+    context: typer.Context,
+    archives: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARCHIVE]...", help="Files, - or layout directories; none: the store."),
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Check structure and small documents only.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Turn warnings into refusals.")] = False,
+    report_file: Annotated[
+        str | None, typer.Option("--report", metavar="FILE", help="Write the JSON document to FILE as well.")
+    ] = None,
+    jobs: options.Jobs = None,
+    store: options.Store = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    progress: options.Progress = "auto",
+    lock_timeout: options.LockTimeout = 300.0,
+) -> None:
+    """Prove that archives, or the store, are whole and good, without loading anything.
+
+    Checks the container's structure to the last byte, every blob's digest and size, every layer's diff ID, and that
+    everything that is referred to is there. All findings are listed, not only the first.
+    """
+    from imgtar.ops.verify import verify
+    from imgtar.transport.writer import whole_file
+
+    out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    with out.reporting() as report:
+        where = None if archives else out.store(report)
+        done = verify(archives or [], where, fast=fast, strict=strict, jobs=jobs, report=report)
+    body = done.to_json()
+    if report_file is not None:
+        with whole_file(report_file) as fd, open(fd, "w", encoding="utf-8", closefd=False) as file:
+            file.write(json.dumps({"schema": "imgtar.verify/1", **body}, indent=2) + "\n")
+    out.result("imgtar.verify/1", body, lambda: _show(out, done))
+    _show_findings(done)
+    raise typer.Exit(done.exit_code)
+
+
+def _show(out: Console, done: Any) -> None:
+    counting = ("error", "warning") if done.strict else ("error",)
+    for archive in done.archives:
+        faults = [finding for finding in archive.findings if finding.severity in counting]
+        verdict = "OK" if not faults else f"FAILED ({len(faults)} findings)"
+        out.line(f"{archive.path}: {verdict}")
+        if archive.form:
+            size = f", {archive.size} bytes" if archive.size is not None else ""
+            out.line(f"  {archive.form}{size}")
+        if archive.sha256:
+            out.line(f"  sha256:{archive.sha256}")
+        for image in archive.images:
+            names = ", ".join(image["names"]) or "(untagged)"
+            out.line(f"  {'ok ' if image['ok'] else 'BAD'} {names}  {image['image_id'] or ''}")
+        depth = "documents" if done.fast else "digests, sizes and diff IDs"
+        ballast = f"; {archive.ballast} of them unreferenced" if archive.ballast else ""
+        out.line(f"  checked {archive.blobs_checked} blobs, {archive.bytes_checked} bytes: {depth}{ballast}")
+
+
+def _show_findings(done: Any) -> None:
+    import sys
+
+    from imgtar.text import printable
+
+    for finding in done.findings:
+        text = printable(f"{finding.subject}: {finding.message}", limit=None)
+        sys.stderr.write(f"imgtar: {finding.severity}[{finding.code}]: {text}\n")

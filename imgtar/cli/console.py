@@ -1,0 +1,130 @@
+"""What goes to standard output and what to standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from imgtar.errors import ImgtarError, UsageError
+from imgtar.events import Event, Report
+from imgtar.text import printable, shown
+
+__all__ = ["Console", "Failure", "show_failure"]
+
+PROGRESS = ("auto", "bar", "plain", "json", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as it is shown."""
+
+    code: str
+    message: str
+    hint: str
+    exit_code: int
+    details: Mapping[str, object]
+
+    @classmethod
+    def of(cls, error: ImgtarError) -> Failure:
+        """The failure that an error amounts to."""
+        details = {**error.details, **({"where": error.where} if error.where else {})}
+        return cls(error.code, str(error), error.hint, error.exit_code, details)
+
+
+def show_failure(failure: Failure, as_json: bool) -> int:
+    """Print the failure for people on stderr, and for scripts as one document on stdout; return the exit status."""
+    text = printable(failure.message, keep_newlines=True, limit=None)
+    sys.stderr.write(f"imgtar: error[{failure.code}]: {text}\n")
+    if failure.hint:
+        sys.stderr.write(f"hint: {printable(failure.hint, limit=None)}\n")
+    if as_json:
+        body = {
+            "code": failure.code,
+            "message": failure.message,
+            "hint": failure.hint,
+            "exit_code": failure.exit_code,
+            "details": dict(failure.details),
+        }
+        write_document("imgtar.error/1", {"error": body})
+    return failure.exit_code
+
+
+def write_document(schema: str, body: Mapping[str, Any]) -> None:
+    """Write the one JSON document. ASCII only, so that no byte of it can mean anything to a terminal."""
+    sys.stdout.write(json.dumps({"schema": schema, **body}, indent=2) + "\n")
+
+
+@dataclass(slots=True)
+class Console:
+    """The choices of one run: where the store is, and how to talk."""
+
+    store_path: str
+    as_json: bool = False
+    quiet: bool = False
+    progress: str = "auto"
+    lock_timeout: float = 300.0
+
+    def note(self, text: str) -> None:
+        """Say something that is neither result nor error."""
+        if not self.quiet:
+            sys.stderr.write(f"{printable(text, keep_newlines=True, limit=None)}\n")
+
+    def line(self, text: str = "") -> None:
+        """Write one line of the result."""
+        sys.stdout.write(f"{printable(text, limit=None)}\n")
+
+    def result(self, schema: str, body: Mapping[str, Any], text: Callable[[], None]) -> None:
+        """Write the result: the document with ``--json``, else whatever ``text`` writes."""
+        if self.as_json:
+            write_document(schema, body)
+        else:
+            text()
+
+    @contextmanager
+    def reporting(self) -> Iterator[Report]:
+        """The listener to hand to an operation."""
+        from imgtar.cli.progress import listener
+
+        with listener(self.progress, self.quiet) as follow:
+
+            def report(event: Event) -> None:
+                if event.kind in ("notice", "wait"):
+                    self.note(event.text)
+                follow(event)
+
+            yield report
+
+    def store(self, report: Report | None = None) -> Any:
+        """The store of this run."""
+        from imgtar.events import silent
+        from imgtar.store.store import Store
+
+        return Store(self.store_path, report=report or silent, lock_timeout=self.lock_timeout)
+
+
+def console(
+    store: str | None, as_json: bool, quiet: bool, progress: str, lock_timeout: float, outer: Mapping[str, Any] | None
+) -> Console:
+    """Put the options of the command and those before it together with the environment."""
+    if progress not in PROGRESS:
+        raise UsageError(f"--progress {shown(progress)} is not known", hint=f"one of {', '.join(PROGRESS)}")
+    chosen = store or (outer or {}).get("store") or os.environ.get("IMGTAR_STORE") or default_store()
+    return Console(chosen, as_json, quiet, progress, lock_timeout)
+
+
+def default_store() -> str:
+    """``imgtar/store`` in the user's data directory (XDG base directory specification)."""
+    base = os.environ.get("XDG_DATA_HOME")
+    if not base or not os.path.isabs(base):
+        home = os.path.expanduser("~")
+        if not os.path.isabs(home):
+            raise UsageError(
+                "there is no home directory to keep the store in", hint="give --store PATH or IMGTAR_STORE"
+            )
+        base = os.path.join(home, ".local", "share")
+    return os.path.join(base, "imgtar", "store")

@@ -1,0 +1,94 @@
+"""Where the program starts and ends: every way out has its exit status, and nobody sees a traceback for bad input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from imgtar import __version__
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit."""
+    arguments = sys.argv[1:]
+    if arguments in (["--version"], ["-V"]):
+        # Answered before anything heavy is imported: scripts ask this often.
+        sys.stdout.write(f"imgtar {__version__}\n")
+        _leave(0)
+    _leave(run(arguments or ["--help"]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; return the exit status. Prints errors."""
+    from imgtar.cli.console import Failure, show_failure
+    from imgtar.errors import ImgtarError, local_trouble
+
+    as_json = "--json" in arguments
+    try:
+        # SIGTERM is an interruption like Ctrl-C: staging is cleaned, nothing is committed.
+        signal.signal(signal.SIGTERM, _interrupt)
+        return _run_app(arguments)
+    except ImgtarError as error:
+        return show_failure(Failure.of(error), as_json)
+    except KeyboardInterrupt:
+        failure = Failure("E_INTERRUPTED", "interrupted; nothing was committed", "", _INTERRUPTED, {})
+        return show_failure(failure, as_json)
+    except OSError as error:
+        return show_failure(Failure.of(local_trouble(error, "working")), as_json)
+    except MemoryError:
+        failure = Failure("E_LIMIT", "out of memory", "give the process more memory, or fewer --jobs", 6, {})
+        return show_failure(failure, as_json)
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _run_app(arguments: list[str]) -> int:
+    import typer
+    import typer.main
+
+    from imgtar.cli.app import app
+    from imgtar.cli.console import Failure, show_failure
+
+    # typer brings its own copy of click since 0.26; its exceptions are reached through what typer exports.
+    usage_error: type[Exception] = next(
+        each
+        for each in typer.BadParameter.__mro__
+        if issubclass(each, Exception) and each.__name__ == "ClickException"
+    )
+    try:
+        result = typer.main.get_command(app).main(args=arguments, prog_name="imgtar", standalone_mode=False)
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except usage_error as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "imgtar"
+        message = str(getattr(error, "message", error))
+        format_message = getattr(error, "format_message", None)
+        if format_message is not None:
+            message = format_message()
+        return show_failure(Failure("E_USAGE", message, f"try {path} --help", 2, {}), "--json" in arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _leave(status: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What was done is done; but a result that nobody got must not look like success (H247).
+        if status == 0:
+            status = 6
+            sys.stderr.write(f"imgtar: error[E_IO]: cannot write to standard output: {error.strerror}\n")
+        # Python would try to flush once more at exit and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.stderr.flush()
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""Descriptors in relation. Pure: nothing here reads, writes or knows a terminal."""

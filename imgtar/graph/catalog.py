@@ -1,0 +1,111 @@
+"""What a source says it brings: images with their names, the documents behind them, and the blobs on offer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from imgtar.graph.finding import Finding
+from imgtar.graph.library import Library
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import Digest
+from imgtar.model.documents import ImageConfig
+from imgtar.model.reference import Reference
+
+__all__ = ["Catalog", "DeclaredParent", "Draft", "Offers", "Root", "Slot"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredParent:
+    """The image that another one says it was built on, and where that was said."""
+
+    image_id: Digest
+    learned_from: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One layer of an image that came without a manifest: its diff ID, and the blob when it is known.
+
+    ``expected_in`` is the archive path that should have held an absent one.
+    """
+
+    diff_id: Digest
+    layer: Descriptor | None
+    expected_in: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An image as a docker archive describes it: a config and layers, but no manifest."""
+
+    config: Descriptor
+    parsed: ImageConfig
+    slots: tuple[Slot, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every layer is known by digest, so that the manifest can be written."""
+        return all(slot.layer is not None for slot in self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One thing a source brings under zero or more names: an image, an index of images, an artifact.
+
+    ``labels`` are the names as they were written, ``references`` those that are whole names with a tag. ``descriptor``
+    is ``None`` for a docker archive's image some of whose layers are not in the archive: only the receiver's holdings
+    can complete its ``draft``. ``lost_config`` is the path of a config that a docker archive names but does not hold:
+    nothing more is known of such an image.
+    """
+
+    descriptor: Descriptor | None
+    labels: tuple[str, ...] = ()
+    references: tuple[Reference, ...] = ()
+    parent: DeclaredParent | None = None
+    draft: Draft | None = None
+    lost_config: str = ""
+
+    @property
+    def title(self) -> str:
+        """What to call it in a message: a name, else a digest."""
+        if self.references:
+            return self.references[0].familiar
+        if self.draft is not None:
+            return str(self.draft.config.digest)
+        if self.lost_config:
+            return self.lost_config
+        return str(self.descriptor.digest) if self.descriptor is not None else "an image"
+
+
+class Offers(Protocol):
+    """The blobs a source can hand over: digest to size in bytes. A plain ``dict`` is one."""
+
+    def get(self, digest: Digest, /) -> int | None:
+        """The size of a blob on offer."""
+        ...
+
+    def __contains__(self, digest: object, /) -> bool: ...
+
+    def __iter__(self) -> Iterator[Digest]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything a source brings. ``form`` is docker, docker-legacy, oci, hybrid, oci-dir, dir or store.
+
+    ``offers`` may hold more than the roots reach: an OCI layout may carry unreferenced blobs (image-layout.md), which
+    are never stored. ``entry_names`` say under which name a blob lies, for messages.
+    """
+
+    label: str
+    form: str
+    compression: str
+    roots: tuple[Root, ...]
+    library: Library
+    offers: Offers
+    findings: tuple[Finding, ...] = ()
+    entry_names: Mapping[Digest, str] = field(default_factory=dict)
+    thin: bool = False

@@ -1,0 +1,43 @@
+"""Gaps as sentences with a next step. Whoever reads them has one medium and nobody to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from imgtar.errors import DependencyMissing
+from imgtar.graph.plan import Missing
+from imgtar.text import human_size, printable
+
+__all__ = ["describe_missing", "explain_missing"]
+
+_CLASSES = {
+    "absent": "is not in the archive, and the receiver does not hold it",
+    "promised-by-base": "was left out because the receiver was said to hold it, but it does not",
+    "damaged": "is held by the receiver but damaged, and the archive does not carry it",
+    "platform-not-shipped": "belongs to a platform that was left out when the archive was made",
+    "foreign": "is a foreign layer: its maker forbids shipping it, and imgtar never fetches",
+}
+
+
+def describe_missing(gap: Missing) -> str:
+    """One line: what is missing, who needs it, where it should have been."""
+    what = str(gap.digest) if gap.digest else f"diff ID {gap.diff_id}"
+    size = f" ({human_size(gap.size)})" if gap.size else ""
+    needed = ", ".join(printable(name) for name in gap.needed_by[:5])
+    if len(gap.needed_by) > 5:
+        needed += f" and {len(gap.needed_by) - 5} more"
+    place = f"; expected in {printable(gap.expected_in)}" if gap.expected_in else ""
+    return f"{gap.kind} {what}{size} {_CLASSES[gap.gap_class]}; needed by {needed}{place}"
+
+
+def explain_missing(gaps: Sequence[Missing]) -> DependencyMissing:
+    """The error that lists every gap, with the hints of all of them, each once."""
+    count = f"{len(gaps)} things are missing" if len(gaps) > 1 else "1 thing is missing"
+    lines = [f"nothing was loaded: {count}"]
+    lines += [f"  {describe_missing(gap)}" for gap in gaps[:50]]
+    if len(gaps) > 50:
+        lines.append(f"  and {len(gaps) - 50} more (--json lists all)")
+    hints = list(dict.fromkeys(gap.hint for gap in gaps if gap.hint))
+    return DependencyMissing(
+        "\n".join(lines), hint="; ".join(hints[:3]), details={"missing": [gap.to_json() for gap in gaps]}
+    )

@@ -1,0 +1,139 @@
+"""A plan is a value: what a load would write, reuse, name and lack. The same value serves the dry run and the load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from imgtar.graph.catalog import Catalog, DeclaredParent
+from imgtar.graph.finding import Finding
+from imgtar.graph.walk import Node
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import Digest
+from imgtar.model.platform import Platform
+from imgtar.model.reference import Reference
+
+__all__ = ["GapClass", "GapKind", "Missing", "Plan", "PlannedImage", "PlannedRoot", "TagMove", "Write"]
+
+GapKind = Literal["layer", "config", "manifest", "parent"]
+GapClass = Literal["absent", "promised-by-base", "damaged", "platform-not-shipped", "foreign"]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """One gap. ``digest`` is absent when only the diff ID is known; ``needed_by`` are names, or IDs without a name."""
+
+    kind: GapKind
+    digest: Digest | None
+    diff_id: Digest | None
+    size: int | None
+    needed_by: tuple[str, ...]
+    expected_in: str
+    gap_class: GapClass
+    hint: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The GAP object of the command line contract."""
+        return {
+            "kind": self.kind,
+            "digest": str(self.digest) if self.digest else None,
+            "diff_id": str(self.diff_id) if self.diff_id else None,
+            "size": self.size,
+            "needed_by": list(self.needed_by),
+            "expected_in": self.expected_in,
+            "class": self.gap_class,
+            "hint": self.hint,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One blob to bring in. ``title`` says what it is in a message ("layer 3 of app:1").
+
+    ``diff_id`` is what the config claims for a layer: the bytes must decompress to it. ``kept`` holds the content of a
+    document that is in memory already.
+    """
+
+    digest: Digest
+    size: int
+    kind: str
+    title: str
+    diff_id: Digest | None = None
+    kept: bytes | None = None
+    catalog: Catalog | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TagMove:
+    """A name and what it stands for before and after. ``before`` is ``None`` for a new name."""
+
+    reference: Reference
+    before: Digest | None
+    after: Digest
+    root: Digest
+
+    @property
+    def moves(self) -> bool:
+        """Whether an existing name would point elsewhere."""
+        return self.before is not None and self.before != self.after
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRoot:
+    """One entry for the receiver's index. ``unused_labels`` are words of the archive that are no image names."""
+
+    descriptor: Descriptor
+    references: tuple[Reference, ...]
+    parent: DeclaredParent | None
+    node: Node
+    labels: tuple[str, ...] = ()
+    unused_labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedImage:
+    """One image of the plan; an index gives one for each platform that comes along."""
+
+    names: tuple[str, ...]
+    image_id: Digest
+    digest: Digest
+    platform: Platform | None
+    state: Literal["new", "present"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What happens if it is carried out. ``writes`` stand children first, each digest once."""
+
+    roots: tuple[PlannedRoot, ...]
+    images: tuple[PlannedImage, ...]
+    writes: tuple[Write, ...]
+    reused: Mapping[Digest, int]
+    missing: tuple[Missing, ...]
+    tags: tuple[TagMove, ...]
+    findings: tuple[Finding, ...]
+    relied_on: tuple[Write, ...] = ()
+    no_clobber: bool = False
+
+    @property
+    def bytes_to_write(self) -> int:
+        """Bytes that will enter the receiver's blobs."""
+        return sum(write.size for write in self.writes)
+
+    @property
+    def bytes_reused(self) -> int:
+        """Bytes that the receiver holds already."""
+        return sum(self.reused.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.missing
+
+    def require_complete(self) -> None:
+        """Raise :class:`DependencyMissing` with every gap when there is one."""
+        if self.missing:
+            from imgtar.graph.explain import explain_missing
+
+            raise explain_missing(self.missing)

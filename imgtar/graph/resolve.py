@@ -1,0 +1,468 @@
+"""The dependency resolver: from what is on offer and what is held to a plan. Pure, so that a dry run cannot differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from imgtar.errors import Conflict, NotFound, Refused
+from imgtar.graph.catalog import Catalog, DeclaredParent, Draft, Root, Slot
+from imgtar.graph.finding import Finding
+from imgtar.graph.inventory import Inventory
+from imgtar.graph.library import Library
+from imgtar.graph.plan import GapClass, GapKind, Missing, Plan, PlannedImage, PlannedRoot, TagMove, Write
+from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy, rename, select, subject_of
+from imgtar.graph.walk import Node, Part, Walker, images_of, is_attestation, parts_of, platform_of
+from imgtar.model import mediatype
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import Digest
+from imgtar.model.documents import encode_manifest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.model.platform import Platform
+from imgtar.text import printable
+
+__all__ = ["Policy", "grow_candidates", "resolve", "settle"]
+
+
+def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits: Limits = DEFAULT_LIMITS) -> Plan:
+    """Return what it takes to bring the wanted images of ``catalogs`` to the receiver that holds ``held``.
+
+    Nothing is written and nothing is raised for gaps: they stand in ``plan.missing``, all of them. Raises
+    :class:`Refused` for contradictions between documents (``E_SIZE``, ``E_TYPE``, ``E_DIFFID``, ``E_GRAPH``,
+    ``E_NAME``), :class:`NotFound` for a name or platform that is not on offer, :class:`Conflict` for a tag that would
+    move although that was forbidden.
+    """
+    candidates, gaps = grow_candidates(catalogs, held, limits)
+    chosen = rename(select(candidates, policy.select), policy.renames)
+    work = _Resolution(catalogs, held, policy, limits)
+    work.missing.extend(gaps if not policy.select else [])
+    for candidate in _for_platforms(chosen, policy.platforms):
+        work.add(candidate)
+    return work.finish()
+
+
+def settle(draft: Draft, catalogs: Sequence[Catalog], held: Inventory) -> Draft:
+    """Fill the open slots of ``draft`` with layers that another archive or the receiver has under the diff ID."""
+    if draft.complete:
+        return draft
+    slots = []
+    for slot in draft.slots:
+        layer = slot.layer or held.layer_for(slot.diff_id)
+        for catalog in catalogs:
+            if layer is None and (size := catalog.offers.get(slot.diff_id)) is not None:
+                layer = Descriptor(mediatype.layer_media_type("none"), slot.diff_id, size)
+        slots.append(Slot(slot.diff_id, layer, slot.expected_in))
+    return replace(draft, slots=tuple(slots))
+
+
+def grow_candidates(
+    catalogs: Sequence[Catalog], held: Inventory, limits: Limits = DEFAULT_LIMITS
+) -> tuple[list[Candidate], list[Missing]]:
+    """Return every root with its node, and the gaps of images whose layers nobody has, so that they have no node."""
+    candidates: list[Candidate] = []
+    gaps: list[Missing] = []
+    walkers = _walkers(catalogs, held, limits)
+    for position, catalog in enumerate(catalogs):
+        for root in catalog.roots:
+            descriptor = root.descriptor
+            if root.lost_config:
+                gaps.append(_config_gap(root, catalog))
+                continue
+            if descriptor is None:
+                assert root.draft is not None
+                draft = settle(root.draft, catalogs, held)
+                if not draft.complete:
+                    gaps.extend(_draft_gaps(root, draft, catalog))
+                    continue
+                layers = tuple(slot.layer for slot in draft.slots if slot.layer is not None)
+                raw = encode_manifest(draft.config, layers)
+                descriptor = Descriptor(mediatype.IMAGE_MANIFEST, Digest.of(raw), len(raw))
+                catalog.library.add(descriptor.digest, raw)
+                root = replace(root, descriptor=descriptor, draft=draft)
+            candidates.append(Candidate(root, walkers[position].grow(descriptor), position))
+    return candidates, gaps
+
+
+def _walkers(catalogs: Sequence[Catalog], held: Inventory, limits: Limits) -> list[Walker]:
+    # Documents may be in another archive of the same load, or with the receiver (an OCI layout may lack blobs).
+    walkers = []
+    for position, catalog in enumerate(catalogs):
+        library: Library = catalog.library
+        for other_position, other in enumerate(catalogs):
+            if other_position != position:
+                library = library.then(other.library)
+        walkers.append(Walker(library.then(held.library), limits))
+    return walkers
+
+
+def _config_gap(root: Root, catalog: Catalog) -> Missing:
+    stem = root.lost_config.rpartition("/")[2].removesuffix(".json")
+    digest = Digest("sha256", stem) if len(stem) == 64 and not set(stem) - set("0123456789abcdef") else None
+    needed = tuple(reference.familiar for reference in root.references) or (printable(root.title),)
+    hint = f"the archive names the config but does not hold it: save {printable(root.title)} again where it is whole"
+    return Missing("config", digest, None, None, needed, f"{catalog.label}: {root.lost_config}", "absent", hint)
+
+
+def _draft_gaps(root: Root, draft: Draft, catalog: Catalog) -> list[Missing]:
+    needed = tuple(reference.familiar for reference in root.references) or (str(draft.config.digest),)
+    hint = f"bring the archive that has the layers of {root.title}, or save it again in full"
+    return [
+        Missing("layer", None, slot.diff_id, None, needed, slot.expected_in or catalog.label, "absent", hint)
+        for slot in draft.slots
+        if slot.layer is None
+    ]
+
+
+def _for_platforms(candidates: Sequence[Candidate], platforms: tuple[Platform, ...]) -> list[Candidate]:
+    if not platforms:
+        return list(candidates)
+
+    def fits(node: Node) -> bool:
+        platform = platform_of(node)
+        return platform is not None and any(platform.matches(wanted) for wanted in platforms)
+
+    kept = []
+    for one in candidates:
+        if (one.node.is_image and fits(one.node)) or any(fits(child) for child in one.node.children):
+            kept.append(one)
+    reachable = {node.descriptor.digest for one in kept for node in (one.node, *one.node.children)}
+    kept += [one for one in candidates if one not in kept and subject_of(one) in reachable]
+    if not kept:
+        there = sorted(
+            {
+                str(platform_of(node))
+                for one in candidates
+                for node in (one.node, *one.node.children)
+                if platform_of(node) is not None and not is_attestation(node.descriptor, node.manifest)
+            }
+        )
+        wanted = ", ".join(str(platform) for platform in platforms)
+        raise NotFound(f"no image for platform {wanted}", hint=f"there is: {', '.join(there) or 'no platform named'}")
+    return kept
+
+
+@dataclass(slots=True)
+class _Resolution:
+    """The plan in the making."""
+
+    catalogs: Sequence[Catalog]
+    held: Inventory
+    policy: Policy
+    limits: Limits
+    roots: dict[Digest, PlannedRoot] = field(default_factory=dict)
+    images: list[tuple[PlannedImage, Node, DeclaredParent | None]] = field(default_factory=list)
+    writes: dict[Digest, Write] = field(default_factory=dict)
+    reused: dict[Digest, int] = field(default_factory=dict)
+    relied_on: dict[Digest, Write] = field(default_factory=dict)
+    missing: list[Missing] = field(default_factory=list)
+    gap_of: dict[Digest, int] = field(default_factory=dict)
+    names: dict[str, list[tuple[TagMove, Node]]] = field(default_factory=dict)
+    diff_ids: dict[Digest, tuple[Digest, str]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, candidate: Candidate) -> None:
+        """Take in one root: its parts, its images, its names."""
+        node, root = candidate.node, candidate.root
+        needed_by = tuple(reference.familiar for reference in root.references)
+        left_out = self._left_out(node, needed_by or (root.title,))
+        fresh = False
+        for part in parts_of(node, lambda child: id(child) not in left_out):
+            fresh |= self._part(part, candidate, needed_by)
+        present = not fresh and self.held.has_root(node.descriptor.digest)
+        for image in images_of(node):
+            if id(image) in left_out or image.manifest is None:
+                continue
+            planned = PlannedImage(
+                needed_by,
+                image.manifest.config.digest,
+                image.descriptor.digest,
+                platform_of(image),
+                "present" if present else "new",
+            )
+            self.images.append((planned, image, root.parent or _parent_in_config(image)))
+        self._name(candidate)
+
+    def _left_out(self, node: Node, needed_by: tuple[str, ...]) -> set[int]:
+        """The children of an index that do not come along: platforms not wanted, or not shipped."""
+        left: set[int] = set()
+        if node.index is None:
+            return left
+        kept_digests: set[Digest] = set()
+        absent: list[Node] = []
+        wanted = self.policy.platforms
+        for child in node.children:
+            platform = platform_of(child)
+            if is_attestation(child.descriptor, child.manifest):
+                continue
+            if wanted and not (platform is not None and any(platform.matches(one) for one in wanted)):
+                if child.index is None:
+                    left.add(id(child))
+                continue
+            if self._not_shipped(child):
+                left.add(id(child))
+                absent.append(child)
+            else:
+                kept_digests.add(child.descriptor.digest)
+        for child in node.children:
+            if is_attestation(child.descriptor, child.manifest):
+                subject = _attested(child)
+                orphan = subject is not None and subject not in kept_digests
+                if child.absent or orphan or (wanted and subject is None):
+                    left.add(id(child))
+        asked = bool(wanted)
+        for child in absent:
+            platform_name = str(platform_of(child) or child.descriptor.digest)
+            if asked or not kept_digests:
+                hint = f"save {needed_by[0]} again on a host that has {printable(platform_name)}"
+                self._gap(child.descriptor, "manifest", needed_by, "platform-not-shipped", hint)
+            else:
+                message = f"platform {printable(platform_name)} of {printable(needed_by[0])} is not in the archive"
+                self.findings.append(Finding("E_MISSING", "warning", str(child.descriptor.digest), message, 4))
+        for child in node.children:
+            if id(child) not in left and child.index is not None:
+                left |= self._left_out(child, needed_by)
+        return left
+
+    def _not_shipped(self, child: Node) -> bool:
+        if child.absent:
+            return True
+        # Docker keeps the manifest of a platform whose content it does not have (moby image_exporter.go).
+        if child.manifest is None or not child.is_image or child.config is not None:
+            return False
+        return not self._available(child.manifest.config)
+
+    def _available(self, descriptor: Descriptor) -> bool:
+        if any(descriptor.digest in catalog.offers for catalog in self.catalogs):
+            return True
+        holding = self.held.holding(descriptor.digest)
+        return holding is not None and holding.sound
+
+    def _part(self, part: Part, candidate: Candidate, needed_by: tuple[str, ...]) -> bool:
+        """Decide about one blob; return whether it must be written."""
+        descriptor = part.descriptor
+        digest = descriptor.digest
+        title = _title(part, candidate.root)
+        if not digest.supported:
+            message = f"the digest algorithm {printable(digest.algorithm)} of {title} is not supported"
+            raise Refused("E_DIGEST", message, where=str(digest), hint="imgtar verifies sha256 and sha512")
+        self._claim(part, title)
+        if digest in self.writes:
+            return True
+        if digest in self.reused:
+            return False
+        holding = self.held.holding(digest)
+        if holding is not None and holding.sound:
+            if holding.size != descriptor.size:
+                message = f"a descriptor says {descriptor.size} bytes for {title}, the receiver holds {holding.size}"
+                raise Refused("E_SIZE", message, where=str(digest))
+            self.reused[digest] = descriptor.size
+            self.relied_on[digest] = Write(digest, descriptor.size, part.kind, title, part.diff_id)
+            return False
+        write = self._write(part, title, candidate.position)
+        if write is not None:
+            self.writes[digest] = write
+            return True
+        if part.kind == "blob" and part.owner.opaque:
+            message = f"{title} of an unknown kind is not in the archive"
+            self.findings.append(Finding("E_MISSING", "warning", str(digest), message, 4))
+            return False
+        kind: GapKind = (
+            "manifest" if part.kind in ("manifest", "index") else "config" if part.kind == "config" else "layer"
+        )
+        owner = needed_by or (_owner_id(part.owner),)
+        hint = f"bring the archive that holds it, or save {printable(owner[0])} again in full where it is whole"
+        gap_class: GapClass = "damaged" if holding is not None else "foreign" if part.foreign else "absent"
+        if gap_class == "damaged":
+            hint = f"load an archive that carries {printable(owner[0])} in full: that repairs the receiver's copy"
+        elif gap_class == "foreign":
+            hint = "fetch it where its maker allows that, and bring it as a blob of an OCI layout"
+        expected = self.catalogs[candidate.position].label
+        self._gap(descriptor, kind, owner, gap_class, hint, part.diff_id, expected)
+        return False
+
+    def _gap(
+        self,
+        descriptor: Descriptor,
+        kind: GapKind,
+        needed_by: tuple[str, ...],
+        gap_class: GapClass,
+        hint: str,
+        diff_id: Digest | None = None,
+        expected: str = "",
+    ) -> None:
+        place = self.gap_of.get(descriptor.digest)
+        if place is not None:
+            known = self.missing[place]
+            both = tuple(dict.fromkeys((*known.needed_by, *needed_by)))
+            self.missing[place] = replace(known, needed_by=both)
+            return
+        self.gap_of[descriptor.digest] = len(self.missing)
+        gap = Missing(
+            kind,
+            descriptor.digest,
+            diff_id,
+            descriptor.size,
+            needed_by,
+            expected,
+            gap_class,
+            hint,
+        )
+        self.missing.append(gap)
+
+    def _claim(self, part: Part, title: str) -> None:
+        """Remember which diff ID a config claims for a layer; two claims for one layer cannot both be true."""
+        if part.diff_id is None:
+            return
+        known = self.diff_ids.setdefault(part.descriptor.digest, (part.diff_id, title))
+        if known[0] != part.diff_id:
+            message = f"{known[1]} has the diff ID {known[0]}, but {title} is the same blob and claims {part.diff_id}"
+            raise Refused("E_DIFFID", message, where=str(part.descriptor.digest))
+
+    def _write(self, part: Part, title: str, first: int) -> Write | None:
+        digest, size = part.descriptor.digest, part.descriptor.size
+        order = [first, *(place for place in range(len(self.catalogs)) if place != first)]
+        for place in order:
+            catalog = self.catalogs[place]
+            if (offered := catalog.offers.get(digest)) is not None:
+                if offered != size:
+                    message = f"a descriptor says {size} bytes for {title}, the archive has {offered}"
+                    raise Refused("E_SIZE", message, where=f"{catalog.label}: {digest}")
+                return Write(digest, size, part.kind, title, part.diff_id, None, catalog)
+            if (size <= self.limits.document and part.kind != "layer") or part.descriptor.data is not None:
+                kept = catalog.library.raw(part.descriptor, cap=self.limits.config)
+                if kept is not None:
+                    return Write(digest, size, part.kind, title, part.diff_id, kept, catalog)
+        return None
+
+    def _name(self, candidate: Candidate) -> None:
+        node, root = candidate.node, candidate.root
+        digest = node.descriptor.digest
+        labels = tuple(label for label in root.labels if REFERRERS_TAG.fullmatch(label))
+        known = self.roots.get(digest)
+        references = tuple(dict.fromkeys((*(known.references if known else ()), *root.references)))
+        platform = node.descriptor.platform or (platform_of(node) if node.is_image else None)
+        descriptor = replace(node.descriptor, platform=platform, data=None)
+        parent = root.parent or (known.parent if known else None)
+        self.roots[digest] = PlannedRoot(
+            descriptor, references, parent, node, labels or (known.labels if known else ())
+        )
+        for reference in root.references:
+            before = self.held.tagged(reference.full)
+            image_id = node.manifest.config.digest if node.is_image and node.manifest else None
+            move = TagMove(reference, before.identity if before else None, image_id or digest, digest)
+            others = self.names.setdefault(reference.full, [])
+            for other, other_node in others:
+                if other.root != digest and not _may_share(node, other_node):
+                    message = f"{reference.familiar} is the name of two different images"
+                    raise Refused(
+                        "E_NAME",
+                        message,
+                        where=self.catalogs[candidate.position].label,
+                        details={"name": reference.familiar, "images": [str(other.after), str(move.after)]},
+                        hint=f"they are {other.after} and {move.after}; load one of them by its ID",
+                    )
+            if all(other.root != digest for other, _ in others):
+                others.append((move, node))
+
+    def finish(self) -> Plan:
+        """Check parents and names, and close the plan."""
+        self._proofs()
+        self._parents()
+        moves = [move for group in self.names.values() for move, _ in group]
+        if self.policy.no_clobber and (taken := [move for move in moves if move.moves]):
+            listing = ", ".join(f"{move.reference.familiar} is {move.before}" for move in taken)
+            raise Conflict(
+                f"{len(taken)} tags would move: {listing}",
+                hint="load without --no-clobber, or rename on the way in: --tag OLD=NEW",
+                details={
+                    "tags": [{"name": m.reference.familiar, "from": str(m.before), "to": str(m.after)} for m in taken]
+                },
+            )
+        return Plan(
+            tuple(self.roots.values()),
+            tuple(planned for planned, _, _ in self.images),
+            tuple(self.writes.values()),
+            self.reused,
+            tuple(self.missing),
+            tuple(moves),
+            tuple(finding for catalog in self.catalogs for finding in catalog.findings) + tuple(self.findings),
+            tuple(self.relied_on.values()),
+            self.policy.no_clobber,
+        )
+
+    def _proofs(self) -> None:
+        """A layer that is reused must be proved to have the diff ID that this config claims for it."""
+        for digest in self.relied_on:
+            claim = self.diff_ids.get(digest)
+            if claim is None:
+                continue
+            actual = self.held.diff_id_of(digest)
+            if actual != claim[0]:
+                message = f"{claim[1]} claims the diff ID {claim[0]}, its content has {actual}"
+                raise Refused(
+                    "E_DIFFID", message, where=str(digest), details={"expected": str(claim[0]), "actual": str(actual)}
+                )
+
+    def _parents(self) -> None:
+        if self.policy.parents == "ignore":
+            return
+        coming: Mapping[Digest, Node] = {planned.image_id: node for planned, node, _ in self.images}
+        for planned, node, parent in self.images:
+            if parent is None:
+                continue
+            base = coming.get(parent.image_id)
+            if base is not None and base.config is not None and node.config is not None:
+                count = len(base.config.diff_ids)
+                if node.config.diff_ids[:count] != base.config.diff_ids:
+                    message = f"says that it was built on {parent.image_id}, but does not start with its layers"
+                    raise Refused("E_GRAPH", message, where=", ".join(planned.names) or str(planned.image_id))
+            if base is not None or self.held.has_image(parent.image_id):
+                continue
+            needed = planned.names or (str(planned.image_id),)
+            hint = f"bring the parent image {parent.image_id}, or load with --parents warn (all layers are there)"
+            if self.policy.parents == "warn":
+                message = f"the parent image {parent.image_id} of {needed[0]} is nowhere ({parent.learned_from})"
+                self.findings.append(Finding("E_MISSING", "warning", str(parent.image_id), message, 4))
+            else:
+                self.missing.append(
+                    Missing("parent", parent.image_id, None, None, needed, parent.learned_from, "absent", hint)
+                )
+
+
+def _parent_in_config(node: Node) -> DeclaredParent | None:
+    text = node.config.parent if node.config is not None else ""
+    if not text:
+        return None
+    try:
+        return DeclaredParent(Digest.parse(text if ":" in text else f"sha256:{text}"), "parent in the config")
+    except Refused:
+        return None  # Docker before 1.10 wrote random IDs of other lengths here; such a one names no image of today.
+
+
+def _attested(node: Node) -> Digest | None:
+    text = node.descriptor.annotations.get(mediatype.DOCKER_REFERENCE_DIGEST)
+    if text is None:
+        return node.manifest.subject.digest if node.manifest is not None and node.manifest.subject else None
+    try:
+        return Digest.parse(text)
+    except Refused:
+        return None  # Free text in an annotation: it attests nothing that we know.
+
+
+def _may_share(one: Node, other: Node) -> bool:
+    """One name may stand for several platforms of an image, or for an artifact beside its image (rulings, H178)."""
+    if not (one.is_image and other.is_image):
+        return one.index is None and other.index is None
+    first, second = platform_of(one), platform_of(other)
+    return first is not None and second is not None and first.normalized() != second.normalized()
+
+
+def _owner_id(node: Node) -> str:
+    return str(node.manifest.config.digest) if node.is_image and node.manifest else str(node.descriptor.digest)
+
+
+def _title(part: Part, root: Root) -> str:
+    of = printable(root.title)
+    if part.kind == "layer":
+        return f"layer {part.position} of {of}"
+    return f"the {part.kind} of {of}"

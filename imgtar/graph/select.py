@@ -1,0 +1,196 @@
+"""Which of the things on offer are meant, and under which names they will be known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from imgtar.errors import NotFound, Refused, UsageError
+from imgtar.graph.catalog import Root
+from imgtar.graph.walk import Node, images_of
+from imgtar.model.digest import Digest
+from imgtar.model.platform import Platform
+from imgtar.model.reference import Reference, parse_user_reference
+from imgtar.text import printable, shown
+
+__all__ = ["Candidate", "Policy", "identities", "matches_identity", "rename", "select"]
+
+_ID = re.compile(r"(?:(?:sha256|sha512):)?[0-9a-f]{4,128}", re.ASCII)
+_BARE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+REFERRERS_TAG = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{128})(?:\.[a-z]+)?", re.ASCII)
+"""Tags that hold the referrers of an image (distribution-spec, referrers tag schema; cosign's .sig, .att, .sbom)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the caller asked for. ``renames`` are (old or ``None``, new) as written on the command line."""
+
+    select: tuple[str, ...] = ()
+    platforms: tuple[Platform, ...] = ()
+    renames: tuple[tuple[str | None, str], ...] = ()
+    parents: Literal["require", "warn", "ignore"] = "require"
+    no_clobber: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A root with its node and the catalog (by position) that brought it."""
+
+    root: Root
+    node: Node
+    position: int
+
+
+def identities(candidate: Candidate) -> set[Digest]:
+    """Every digest by which people may ask for it: its own, and the image ID of a single image."""
+    found = {candidate.node.descriptor.digest}
+    manifest = candidate.node.manifest
+    if manifest is not None and manifest.is_image:
+        found.add(manifest.config.digest)
+    return found
+
+
+def matches_identity(wanted: str, digests: Iterable[Digest]) -> bool:
+    """Whether ``wanted``, an ID or a prefix of one, means one of ``digests``."""
+    if not _ID.fullmatch(wanted):
+        return False
+    prefix = wanted.partition(":")[2] or wanted
+    return any(digest.encoded.startswith(prefix) for digest in digests)
+
+
+def select(candidates: Sequence[Candidate], wanted: Sequence[str]) -> list[Candidate]:
+    """Return the candidates that ``wanted`` (names, repositories, IDs) means, names reduced to the wanted ones.
+
+    Everything, when nothing is named. A name without a tag means all tags of that repository, as in ``docker save``;
+    an ID or digest, or a prefix, means the image without its names. Referrers (artifacts with a subject) come along
+    with what they refer to. Raises :class:`NotFound` with what there is, :class:`UsageError` for an ambiguous prefix.
+    """
+    if not wanted:
+        return list(candidates)
+    chosen: dict[int, Candidate] = {}
+    names: dict[int, list[Reference]] = {}
+    for text in wanted:
+        hits = _by_name(candidates, text)
+        if not hits:
+            hits = [(place, ()) for place, one in enumerate(candidates) if matches_identity(text, identities(one))]
+            if len({candidates[place].node.descriptor.digest for place, _ in hits}) > 1:
+                raise UsageError(f"{shown(text)} means more than one image", hint="give more digits, or a name")
+        if not hits:
+            there = sorted({one.root.title for one in candidates if one.node.is_image or one.node.index})
+            listing = ", ".join(printable(name) for name in there[:20]) or "no images"
+            raise NotFound(f"no image {shown(text)}", hint=f"there is: {listing}")
+        for place, references in hits:
+            chosen[place] = candidates[place]
+            names.setdefault(place, []).extend(reference for reference in references if reference not in names[place])
+    reachable = {node.descriptor.digest for one in chosen.values() for node in _nodes(one.node)}
+    growing = True
+    while growing:
+        growing = False
+        for place, one in enumerate(candidates):
+            if place not in chosen and (subject := subject_of(one)) is not None and subject in reachable:
+                chosen[place], names[place], growing = one, list(one.root.references), True
+                reachable |= {node.descriptor.digest for node in _nodes(one.node)}
+    return [
+        replace(one, root=replace(one.root, references=tuple(names[place]))) for place, one in sorted(chosen.items())
+    ]
+
+
+def _nodes(node: Node) -> list[Node]:
+    return [node, *(inner for child in node.children for inner in _nodes(child))]
+
+
+def subject_of(candidate: Candidate) -> Digest | None:
+    """What an artifact refers to: its ``subject``, containerd's annotation, or the digest in a referrers tag."""
+    node = candidate.node
+    document = node.manifest or node.index
+    if document is not None and document.subject is not None:
+        return document.subject.digest
+    mark = node.descriptor.annotations.get("io.containerd.manifest.subject")
+    if mark is None:
+        for label in candidate.root.labels:
+            if REFERRERS_TAG.fullmatch(label):
+                mark = label.partition(".")[0].replace("-", ":", 1)
+    try:
+        return Digest.parse(mark) if mark else None
+    except Refused:
+        return None  # An annotation is free text: one that is no digest refers to nothing.
+
+
+def _by_name(candidates: Sequence[Candidate], text: str) -> list[tuple[int, tuple[Reference, ...]]]:
+    try:
+        asked = Reference.parse(text)
+    except Refused:
+        asked = None
+    hits: list[tuple[int, tuple[Reference, ...]]] = []
+    for place, one in enumerate(candidates):
+        if asked is None:
+            found: tuple[Reference, ...] = ()
+        else:
+            found = tuple(
+                mine
+                for mine in one.root.references
+                if mine.repository == asked.repository and asked.tag in (None, mine.tag)
+            )
+            if asked.digest is not None:
+                if asked.digest not in identities(one):
+                    continue
+                if (
+                    not found
+                    and asked.tag is None
+                    and any(r.repository == asked.repository for r in one.root.references)
+                ):
+                    hits.append((place, ()))
+        if found or (text in one.root.labels and not one.root.references):
+            hits.append((place, found))
+    return hits
+
+
+def rename(candidates: Sequence[Candidate], renames: Sequence[tuple[str | None, str]]) -> list[Candidate]:
+    """Apply ``--tag OLD=NEW`` and ``--tag NEW``. Raises :class:`NotFound` when OLD is not there."""
+    result = list(candidates)
+    for old, new in renames:
+        target = parse_user_reference(new)
+        if target.digest is not None:
+            raise UsageError(f"{shown(new)} has a digest, a tag cannot", hint="write NAME:TAG")
+        if old is None:
+            images = [place for place, one in enumerate(result) if one.node.index or any(images_of(one.node))]
+            images = [place for place in images if subject_of(result[place]) is None]
+            if len(images) != 1:
+                message = f"--tag {printable(new)} needs exactly one image, there are {len(images)}"
+                raise UsageError(message, hint="say which: --tag OLD=NEW (a name or an image ID)")
+            place, dropped = images[0], None
+        else:
+            place, dropped = _find_old(result, old)
+        result[place] = _with_name(result[place], dropped, target)
+    return result
+
+
+def _find_old(candidates: Sequence[Candidate], old: str) -> tuple[int, Reference | None]:
+    try:
+        asked: Reference | None = Reference.parse(old).tagged()
+    except Refused:
+        asked = None
+    for place, one in enumerate(candidates):
+        if asked is not None and asked in one.root.references:
+            return place, asked
+    for place, one in enumerate(candidates):
+        bare = not one.root.references
+        if bare and (old in one.root.labels or (asked is not None and asked.tag in one.root.labels)):
+            return place, None
+    for place, one in enumerate(candidates):
+        if matches_identity(old, identities(one)):
+            return place, None
+    there = ", ".join(printable(one.root.title) for one in candidates[:20])
+    raise NotFound(f"--tag: no image {shown(old)}", hint=f"there is: {there or 'no image'}")
+
+
+def _with_name(candidate: Candidate, dropped: Reference | None, target: Reference) -> Candidate:
+    root = candidate.root
+    if target.tag is None:
+        labels = [label for label in root.labels if _BARE_TAG.fullmatch(label)]
+        tag = dropped.tag if dropped else labels[0] if len(labels) == 1 and not root.references else "latest"
+        target = replace(target, tag=tag)
+    kept = tuple(reference for reference in root.references if reference not in (dropped, target))
+    return replace(candidate, root=replace(root, references=(*kept, target)))

@@ -1,0 +1,218 @@
+"""From a root down: which documents and blobs belong to it, and what each is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from imgtar.errors import Refused
+from imgtar.graph.library import Library
+from imgtar.model import mediatype
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import EMPTY_JSON, Digest
+from imgtar.model.documents import ImageConfig, Index, Manifest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.model.platform import Platform
+
+__all__ = ["BlobKind", "Node", "Part", "Walker", "images_of", "parts_of", "platform_of"]
+
+BlobKind = Literal["manifest", "index", "config", "layer", "blob"]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A descriptor with what stands behind it.
+
+    ``index`` or ``manifest`` is set when the document is here; ``config`` when it is an image whose config is here.
+    ``absent`` means that the document itself is not here.
+    """
+
+    descriptor: Descriptor
+    index: Index | None = None
+    manifest: Manifest | None = None
+    config: ImageConfig | None = None
+    children: tuple[Node, ...] = ()
+    absent: bool = False
+    opaque: bool = False
+
+    @property
+    def is_image(self) -> bool:
+        """Whether this is one runnable image: not an index, an artifact or an attestation."""
+        return (
+            self.manifest is not None and self.manifest.is_image and not is_attestation(self.descriptor, self.manifest)
+        )
+
+    @property
+    def diff_ids(self) -> tuple[Digest, ...] | None:
+        """The diff IDs of the layers, when they can be told: the config is here and counts as many as the manifest."""
+        if self.manifest is None or self.config is None or not self.is_image:
+            return None
+        return self.config.diff_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One blob that belongs to a root: its role, and for a layer of an image its diff ID and position (from 1)."""
+
+    descriptor: Descriptor
+    kind: BlobKind
+    owner: Node
+    diff_id: Digest | None = None
+    position: int = 0
+    foreign: bool = field(default=False)
+
+
+def is_attestation(descriptor: Descriptor, manifest: Manifest | None = None) -> bool:
+    """Whether this is a BuildKit attestation manifest (moby/buildkit docs/attestations/attestation-storage.md)."""
+    if descriptor.annotations.get(mediatype.DOCKER_REFERENCE_TYPE):
+        return True
+    if descriptor.platform is not None and descriptor.platform.is_unknown:
+        return True
+    if manifest is None:
+        return False
+    if manifest.artifact_type == mediatype.ATTESTATION_ARTIFACT_TYPE:
+        return True
+    return bool(manifest.layers) and all(mediatype.is_attestation_layer(layer.media_type) for layer in manifest.layers)
+
+
+class Walker:
+    """Grows nodes from descriptors. Each digest is looked at once, whatever refers to it how often."""
+
+    def __init__(self, library: Library, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._library = library
+        self._limits = limits
+        self._done: dict[tuple[Digest, str], Node] = {}
+        self._roles: dict[Digest, str] = {}
+        self._sizes: dict[Digest, int] = {}
+        self._visited = 0
+
+    def grow(self, descriptor: Descriptor, depth: int = 0) -> Node:
+        """Return the node of ``descriptor`` and all below it.
+
+        Raises :class:`Refused`: ``E_LIMIT`` (too deep or too wide), ``E_TYPE`` (a digest in two roles), ``E_SIZE`` (a
+        digest with two sizes), ``E_DIFFID`` (layer count differs from the config's), or what a document objects to.
+        """
+        if depth > self._limits.index_depth:
+            message = f"indexes are nested deeper than {self._limits.index_depth} levels"
+            raise Refused("E_LIMIT", message, where=str(descriptor.digest))
+        kind = self._library.kind(descriptor)
+        role = "index" if mediatype.is_index(kind) else "manifest" if mediatype.is_manifest(kind) else "blob"
+        self._note(descriptor, role)
+        key = (descriptor.digest, _platform_key(descriptor))
+        node = self._done.get(key)
+        if node is None:
+            node = self._grow(descriptor, role, depth)
+            self._done[key] = node
+        return node
+
+    def _grow(self, descriptor: Descriptor, role: str, depth: int) -> Node:
+        if role == "blob":
+            return Node(descriptor, opaque=True)
+        if role == "index":
+            index = self._library.index(descriptor)
+            if index is None:
+                return Node(descriptor, absent=True)
+            return Node(
+                descriptor, index=index, children=tuple(self.grow(child, depth + 1) for child in index.manifests)
+            )
+        manifest = self._library.manifest(descriptor)
+        if manifest is None:
+            return Node(descriptor, absent=True)
+        self._note(manifest.config, "config")
+        for layer in manifest.layers:
+            self._note(layer, "layer")
+        node = Node(descriptor, manifest=manifest)
+        if not node.is_image:
+            return node
+        config = self._library.config(manifest.config)
+        if config is not None and len(config.diff_ids) != len(manifest.layers):
+            message = f"the manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)} diff IDs"
+            raise Refused("E_DIFFID", message, where=str(descriptor.digest))
+        return Node(descriptor, manifest=manifest, config=config)
+
+    def _note(self, descriptor: Descriptor, role: str) -> None:
+        self._visited += 1
+        if self._visited > self._limits.descriptors:
+            raise Refused("E_LIMIT", f"more than {self._limits.descriptors} descriptors", where=str(descriptor.digest))
+        known = self._sizes.setdefault(descriptor.digest, descriptor.size)
+        if known != descriptor.size:
+            message = f"one descriptor says {known} bytes, another {descriptor.size}"
+            raise Refused("E_SIZE", message, where=str(descriptor.digest))
+        # The two bytes "{}" serve as config and as layer of artifacts (image-spec manifest.md, empty descriptor).
+        if descriptor.digest == EMPTY_JSON:
+            return
+        other = self._roles.setdefault(descriptor.digest, role)
+        if other != role and {other, role} & {"manifest", "index"}:
+            message = f"is called a {other} by one descriptor and a {role} by another"
+            raise Refused("E_TYPE", message, where=str(descriptor.digest))
+
+
+def _platform_key(descriptor: Descriptor) -> str:
+    # The same manifest may stand under two platforms; what a node is depends on the attestation marks of its descriptor.
+    return f"{descriptor.platform}|{is_attestation(descriptor)}"
+
+
+def platform_of(node: Node) -> Platform | None:
+    """The platform of an image: what its descriptor says, else its config (Docker leaves it out of ``index.json``)."""
+    if node.descriptor.platform is not None and node.descriptor.platform.architecture:
+        return node.descriptor.platform
+    if node.config is not None and (node.config.platform.os or node.config.platform.architecture):
+        return node.config.platform
+    return None
+
+
+def images_of(node: Node) -> Iterator[Node]:
+    """Every image at or below ``node``, in index order, each once."""
+    seen: set[Digest] = set()
+    for each in _all(node):
+        if each.is_image and each.descriptor.digest not in seen:
+            seen.add(each.descriptor.digest)
+            yield each
+
+
+def _all(node: Node) -> Iterator[Node]:
+    stack = [node]
+    seen: set[int] = set()
+    while stack:
+        each = stack.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        stack.extend(reversed(each.children))
+
+
+def parts_of(node: Node, wanted: Callable[[Node], bool] = lambda _node: True) -> Iterator[Part]:
+    """Every blob at or below ``node``, children before parents, each digest once; ``wanted`` prunes child nodes."""
+    seen: set[Digest] = set()
+    order: list[Node] = []
+    stack = [node]
+    visited: set[int] = set()
+    while stack:
+        each = stack.pop()
+        if id(each) in visited:
+            continue
+        visited.add(id(each))
+        order.append(each)
+        stack.extend(child for child in each.children if wanted(child))
+    for each in reversed(order):
+        for part in _own_parts(each):
+            if part.descriptor.digest not in seen:
+                seen.add(part.descriptor.digest)
+                yield part
+
+
+def _own_parts(node: Node) -> Iterable[Part]:
+    parts: list[Part] = []
+    if node.manifest is not None:
+        diff_ids: Sequence[Digest | None] = node.diff_ids or [None] * len(node.manifest.layers)
+        for position, (layer, diff_id) in enumerate(zip(node.manifest.layers, diff_ids, strict=True), 1):
+            foreign = mediatype.is_foreign_layer(layer.media_type)
+            parts.append(Part(layer, "layer", node, diff_id, position, foreign))
+        parts.append(Part(node.manifest.config, "config", node))
+    kind: BlobKind = "index" if node.index is not None else "blob" if node.opaque else "manifest"
+    if node.absent and mediatype.is_index(node.descriptor.media_type):
+        kind = "index"
+    parts.append(Part(node.descriptor, kind, node))
+    return parts

@@ -1,0 +1,43 @@
+"""How much of anything a stranger may ask us to handle. Sizes are bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT_LIMITS", "Limits"]
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Ceilings that hold before memory is taken or a path is built (docs/security.md gives the reasons).
+
+    Published figures of others: containers/image caps ``manifest.json`` at 1 MiB and manifests at 4 MiB
+    (image/internal/iolimits/iolimits.go), containerd caps imported JSON at 20 MiB (core/images/archive/importer.go).
+    """
+
+    document: int = 4 * MIB
+    config: int = 8 * MIB
+    json_depth: int = 64
+    json_values: int = 200_000
+    entries: int = 100_000
+    name: int = 4_096
+    name_component: int = 255
+    name_depth: int = 128
+    extended_header: int = 1 * MIB
+    extended_headers_in_a_row: int = 8
+    layers_per_image: int = 1_000
+    names_per_image: int = 1_000
+    images: int = 1_000
+    index_depth: int = 4
+    descriptors: int = 100_000
+    layer_uncompressed: int = 32 * GIB
+    archive_uncompressed: int = 256 * GIB
+    expansion_judged_after: int = 1 * GIB
+    expansion_ratio: int = 2_000
+    zstd_window: int = 1 << 27
+    trailing_zeros: int = 1 * MIB
+
+
+DEFAULT_LIMITS = Limits()

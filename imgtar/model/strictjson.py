@@ -1,0 +1,125 @@
+"""JSON from strangers, read so strictly that no two readers could understand it differently.
+
+OCI documents are I-JSON (RFC 7493): UTF-8 without a byte order mark, no duplicate names. Python keeps the last of two
+equal keys, Go matches keys ignoring case, both silently: a document that could mean two things is refused here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from imgtar.errors import Refused
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.text import shown
+
+__all__ = ["parse_json"]
+
+# Names with a meaning in the documents we read. Two of these that differ only in case are refused, because Go programs
+# would take either; free-form maps such as labels may hold "Version" beside "version".
+_STRUCTURAL = frozenset(
+    """architecture artifacttype config created created_by data diff_ids digest empty_layer history id
+    imagelayoutversion layers layersources manifests mediatype os parent platform repotags rootfs schemaversion size
+    subject type urls variant""".split()
+)
+_LONGEST_NUMBER = 400
+
+
+def parse_json(raw: bytes, what: str, *, limit: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Any:
+    """Return the value of ``raw``; ``what`` names the document in errors, ``limit`` caps its size in bytes.
+
+    Raises :class:`Refused` with ``E_LIMIT`` for a document too large, too deep or with too many values, and ``E_JSON``
+    for anything that is not exactly one I-JSON value.
+    """
+    cap = limits.document if limit is None else limit
+    if len(raw) > cap:
+        raise Refused("E_LIMIT", f"the document has {len(raw)} bytes, the limit is {cap}", where=what)
+    # Every value but the first follows a comma, a colon or an opening bracket: a cheap upper bound, before any memory.
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > limits.json_values:
+        raise Refused("E_LIMIT", f"the document has more than {limits.json_values} values", where=what)
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise Refused("E_JSON", "starts with a byte order mark", where=what)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Refused("E_JSON", f"is not UTF-8 at byte {error.start}", where=what) from None
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
+        )
+    except _Objection as error:
+        raise Refused("E_JSON", str(error), where=what) from None
+    except RecursionError:
+        raise Refused("E_JSON", f"is nested deeper than {limits.json_depth} levels", where=what) from None
+    except json.JSONDecodeError as error:
+        raise Refused("E_JSON", f"is not valid JSON: {error.msg} at byte {error.pos}", where=what) from None
+    _check_tree(value, what, limits, surrogates=b"\\u" in raw)
+    return value
+
+
+class _Objection(ValueError):
+    """Raised inside the decoder's hooks."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Objection(f"has the key {shown(key)} twice in one object")
+            seen.add(key)
+    folded: set[str] = set()
+    for key in result:
+        low = key.lower()
+        if low in _STRUCTURAL:
+            if low in folded:
+                raise _Objection(f"has two keys that differ only in case: {shown(key)}")
+            folded.add(low)
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise _Objection(f"holds {name}, which JSON does not have")
+
+
+def _finite(text: str) -> float:
+    if len(text) > _LONGEST_NUMBER or not math.isfinite(value := float(text)):
+        raise _Objection(f"holds the number {shown(text[:40])}, which is out of range")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > _LONGEST_NUMBER or text == "-0":
+        raise _Objection(f"holds the number {shown(text[:40])}, which is out of range")
+    return int(text)
+
+
+def _check_tree(value: Any, what: str, limits: Limits, *, surrogates: bool) -> None:
+    level: Iterable[Any] = [value]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > limits.json_depth:
+            raise Refused("E_JSON", f"is nested deeper than {limits.json_depth} levels", where=what)
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item.values())
+                if surrogates:
+                    below.extend(item.keys())
+            elif isinstance(item, list):
+                below.extend(item)
+            elif surrogates and isinstance(item, str) and not item.isascii():
+                try:
+                    item.encode("utf-8")
+                except UnicodeEncodeError:
+                    raise Refused("E_JSON", "holds half of a surrogate pair", where=what) from None
+        # Leaves need no further level unless they are text to be looked at.
+        level = (
+            [item for item in below if isinstance(item, dict | list | str)]
+            if surrogates
+            else [item for item in below if isinstance(item, dict | list)]
+        )

@@ -1,0 +1,46 @@
+"""History: the build steps of images, each with the layer it made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imgtar.graph.views import flat_images
+from imgtar.ops.inspect import inspect_archive, inspect_store, is_archive
+from imgtar.store.store import Store
+
+__all__ = ["history"]
+
+
+def history(what: str, store: Store) -> list[dict[str, Any]]:
+    """Return, for each image of an archive or each one a name means, its steps from the newest to the oldest.
+
+    A step that made a layer carries ``digest``, ``diff_id`` and ``size`` (bytes) of it. When the history does not
+    count as many layers as there are, the layers left over stand without a step.
+    """
+    inspection = inspect_archive(what) if is_archive(what) else inspect_store(what, store)
+    return [
+        {
+            "names": image["names"],
+            "image_id": image["image_id"],
+            "platform": image["platform"],
+            "history": _steps(image),
+        }
+        for image in flat_images(inspection.document["images"])
+    ]
+
+
+def _steps(image: dict[str, Any]) -> list[dict[str, Any]]:
+    layers = list(image["layers"])
+    steps = []
+    for entry in image["history"]:
+        layer = layers.pop(0) if not entry["empty_layer"] and layers else None
+        steps.append({**entry, **_layer(layer)})
+    for layer in layers:
+        steps.append({"created": None, "created_by": "", "empty_layer": False, "comment": "", **_layer(layer)})
+    return steps[::-1]
+
+
+def _layer(layer: dict[str, Any] | None) -> dict[str, Any]:
+    if layer is None:
+        return {"digest": None, "diff_id": None, "size": 0}
+    return {"digest": layer["digest"], "diff_id": layer["diff_id"], "size": layer["size"]}

@@ -1,0 +1,132 @@
+"""Inspect: what is in an archive or behind a name, without extracting anything."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from imgtar.errors import NotFound, UsageError
+from imgtar.events import Report, silent
+from imgtar.graph.catalog import Catalog, Root
+from imgtar.graph.inventory import EmptyInventory
+from imgtar.graph.resolve import grow_candidates, resolve
+from imgtar.graph.select import Policy, select
+from imgtar.graph.views import requires_view, root_views
+from imgtar.graph.walk import images_of, platform_of
+from imgtar.model.digest import Digest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.model.platform import Platform
+from imgtar.store.store import Store
+from imgtar.transport.check import Check
+from imgtar.transport.location import Fingerprint, open_archive
+
+__all__ = ["Inspection", "RawRequest", "inspect_archive", "inspect_store", "is_archive"]
+
+
+@dataclass(frozen=True, slots=True)
+class RawRequest:
+    """Asks for the exact bytes of one ``manifest``, ``config`` or ``index``."""
+
+    kind: str
+    platform: Platform | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The body of ``imgtar.inspect/1``, and the catalog it was made from."""
+
+    catalog: Catalog
+    roots: tuple[Root, ...]
+    document: dict[str, Any]
+    raw: bytes | None = None
+
+
+def is_archive(what: str) -> bool:
+    """Whether ``what`` means an archive rather than a name in the store: standard input, or something that exists."""
+    return what == "-" or os.path.exists(what)
+
+
+def inspect_archive(
+    path: str, raw: RawRequest | None = None, *, report: Report = silent, limits: Limits = DEFAULT_LIMITS
+) -> Inspection:
+    """Look into an archive. A seekable one is read by headers and small documents only; a pipe is read to its end."""
+    fingerprint = Fingerprint()
+    source = open_archive(path, limits=limits, fingerprint=fingerprint)
+    try:
+        check = Check(report=report, limits=limits)
+        catalog = source.survey(check)
+        size = fingerprint.size if fingerprint.size is not None else getattr(source, "size", None)
+        return _inspection(catalog, catalog.roots, size, raw)
+    finally:
+        source.close()
+
+
+def inspect_store(name: str, store: Store, raw: RawRequest | None = None) -> Inspection:
+    """Look at an image of the store by name, ID or digest. Raises :class:`NotFound`."""
+    with store.reading() as inventory:
+        catalog = store.source(inventory).survey(Check())
+        candidates, _ = grow_candidates([catalog], EmptyInventory())
+        chosen = select(candidates, [name])
+        roots = tuple(one.root if one.root.references else _unnamed(one.root) for one in chosen)
+        return _inspection(catalog, roots, None, raw)
+
+
+def _unnamed(root: Root) -> Root:
+    return replace(root, labels=())
+
+
+def _inspection(catalog: Catalog, roots: tuple[Root, ...], size: int | None, raw: RawRequest | None) -> Inspection:
+    def present(digest: Digest) -> bool:
+        return digest in catalog.offers
+
+    narrowed = replace(catalog, roots=roots)
+    images, other = root_views(catalog, roots, present)
+    plan = resolve([narrowed], EmptyInventory(), Policy(parents="ignore"))
+    body = {
+        "archive": {
+            "path": catalog.label,
+            "format": catalog.form,
+            "compression": catalog.compression,
+            "size": size,
+            "thin": catalog.thin,
+        },
+        "images": images,
+        "other": other,
+        "requires": requires_view(plan.missing) if catalog.thin else [],
+        "missing": [gap.to_json() for gap in plan.missing] if not catalog.thin else [],
+        "findings": [finding.to_json() for finding in plan.findings],
+    }
+    return Inspection(catalog, roots, body, _raw_document(narrowed, raw) if raw is not None else None)
+
+
+def _raw_document(catalog: Catalog, wanted: RawRequest) -> bytes:
+    candidates, _ = grow_candidates([catalog], EmptyInventory())
+    found: dict[Digest, bytes] = {}
+    for candidate in candidates:
+        if wanted.kind == "index":
+            if candidate.node.index is not None and (raw := catalog.library.raw(candidate.node.descriptor)) is not None:
+                found[candidate.node.descriptor.digest] = raw
+            continue
+        for node in images_of(candidate.node):
+            own = platform_of(node)
+            if node.manifest is None or (
+                wanted.platform is not None and (own is None or not own.matches(wanted.platform))
+            ):
+                continue
+            if wanted.kind == "manifest" and candidate.root.draft is not None:
+                continue  # A docker archive has no manifests; the one that imgtar would write is not its content.
+            target = node.descriptor if wanted.kind == "manifest" else node.manifest.config
+            raw = catalog.library.raw(target, cap=DEFAULT_LIMITS.config)
+            if raw is not None:
+                found[target.digest] = raw
+    if not found:
+        raise NotFound(f"there is no {wanted.kind} here", where=catalog.label)
+    if len(found) > 1:
+        listing = ", ".join(str(digest) for digest in found)
+        raise UsageError(
+            f"{len(found)} documents are meant: {listing}",
+            where=catalog.label,
+            hint="name one image, or one platform with --platform",
+        )
+    return next(iter(found.values()))

@@ -1,0 +1,203 @@
+"""Save: images from the store into an archive that every engine accepts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from imgtar.blob.compression import Compression
+from imgtar.blob.workers import default_jobs
+from imgtar.errors import DependencyMissing, StoreTrouble, UsageError
+from imgtar.events import Event, Report, silent
+from imgtar.graph.catalog import Catalog
+from imgtar.graph.inventory import EmptyInventory
+from imgtar.graph.plan import Plan
+from imgtar.graph.resolve import grow_candidates, resolve
+from imgtar.graph.select import Candidate, Policy, select
+from imgtar.graph.walk import images_of, platform_of
+from imgtar.model import mediatype
+from imgtar.model.platform import Platform
+from imgtar.ops.recompress import recompress
+from imgtar.ports import Source, blob_finder
+from imgtar.store.store import Store
+from imgtar.text import printable
+from imgtar.transport.check import Check
+from imgtar.transport.writer import Form, Written, docker_images, whole_file, write_directory, write_tar
+
+__all__ = ["SaveOptions", "Saved", "save"]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOptions:
+    """How to write. ``layers`` is ``None`` to keep every layer as it is."""
+
+    form: Form = "hybrid"
+    compression: Compression = Compression.NONE
+    level: int | None = None
+    layers: Compression | None = None
+    layer_level: int | None = None
+    platforms: tuple[Platform, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What was written, or in a dry run would be."""
+
+    path: str
+    form: Form
+    plan: Plan
+    written: Written | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of ``imgtar.save/1``."""
+        return {
+            "path": self.path,
+            "format": self.form,
+            "dry_run": self.written is None,
+            "size": self.written.size if self.written else None,
+            "sha256": self.written.sha256 if self.written else None,
+            "images": [
+                {"names": list(image.names), "image_id": str(image.image_id), "digest": str(image.digest)}
+                for image in self.plan.images
+            ],
+            "blobs": self.written.blobs if self.written else len(self.plan.writes),
+            "bytes": self.plan.bytes_to_write,
+            "left_out": [],
+        }
+
+
+def save(
+    names: Sequence[str],
+    store: Store,
+    target: str | int,
+    options: SaveOptions,
+    *,
+    dry_run: bool = False,
+    jobs: int | None = None,
+    report: Report = silent,
+) -> Saved:
+    """Write the images called ``names`` to ``target``: a path, or an open descriptor (which is not closed).
+
+    Raises :class:`NotFound` for a name the store does not have, :class:`StoreTrouble` for a damaged blob; a file target
+    then keeps what it held before.
+    """
+    if not names:
+        raise UsageError("no image to save", hint="name one: imgtar save -o FILE NAME")
+    jobs = jobs or default_jobs()
+    path = target if isinstance(target, str) else "-"
+    with ExitStack() as stack:
+        inventory = stack.enter_context(store.reading())
+        source: Source = store.source(inventory)
+        catalog = source.survey(Check())
+        catalog = _chosen(catalog, names, options.platforms)
+        policy = Policy(platforms=options.platforms, parents="ignore")
+        if options.layers is not None:
+            plan = _whole(resolve([catalog], EmptyInventory(), policy), store)
+            scratch = stack.enter_context(store.scratch()) if not dry_run else None
+            changed = recompress(plan, catalog, source, options.layers, options.layer_level, scratch, jobs, report)
+            source, catalog = changed, changed.survey(Check())
+        plan = _whole(resolve([catalog], EmptyInventory(), policy), store)
+        _remarks(plan, options, report)
+        if dry_run:
+            return Saved(path, options.form, plan, None)
+        fetch = blob_finder([catalog], [source])
+        if options.form == "oci-dir":
+            if not isinstance(target, str):
+                raise UsageError("a directory cannot go to standard output", hint="give -o DIR, or another --format")
+            return Saved(path, options.form, plan, write_directory(plan, fetch, target, report))
+        arguments = (options.form, options.compression, options.level, jobs, report)
+        if isinstance(target, int):
+            return Saved(path, options.form, plan, write_tar(plan, fetch, target, *arguments))
+        with whole_file(target) as fd:
+            written = write_tar(plan, fetch, fd, *arguments)
+        return Saved(os.path.abspath(target), options.form, plan, written)
+
+
+def _chosen(catalog: Catalog, names: Sequence[str], platforms: tuple[Platform, ...]) -> Catalog:
+    """The catalog reduced to what was named; an image ID may also mean one platform inside an index."""
+    candidates, _ = grow_candidates([catalog], EmptyInventory())
+    inner = []
+    for one in candidates:
+        if one.node.index is not None:
+            for node in images_of(one.node):
+                root = replace(one.root, descriptor=node.descriptor, labels=(), references=())
+                inner.append(Candidate(root, node, one.position))
+    known = {one.node.descriptor.digest for one in candidates}
+    inner = [one for one in inner if one.node.descriptor.digest not in known]
+    chosen = select([*candidates, *inner], names)
+    if len(platforms) == 1:
+        chosen = [_only(one, platforms[0]) for one in chosen]
+    return replace(catalog, roots=tuple(one.root for one in chosen))
+
+
+def _only(candidate: Candidate, platform: Platform) -> Candidate:
+    """One platform of an index, standing for the whole under its names, as ``docker save --platform`` does."""
+    if candidate.node.index is None:
+        return candidate
+    for node in images_of(candidate.node):
+        own = platform_of(node)
+        if own is not None and own.matches(platform):
+            return replace(candidate, root=replace(candidate.root, descriptor=node.descriptor), node=node)
+    return candidate
+
+
+def _whole(plan: Plan, store: Store) -> Plan:
+    """Raise unless the store has everything: a gap here is damage of the store, not a missing dependency."""
+    try:
+        plan.require_complete()
+    except DependencyMissing as error:
+        message = error.message.replace("nothing was loaded", "nothing was saved", 1)
+        raise StoreTrouble(
+            message,
+            where=store.label,
+            details=error.details,
+            hint="load an archive that carries what is missing: that repairs the store",
+        ) from None
+    return plan
+
+
+def _remarks(plan: Plan, options: SaveOptions, report: Report) -> None:
+    """Say which common engines will not read this, and which option helps (formats: W1, W8, W16)."""
+
+    def notice(text: str) -> None:
+        report(Event("notice", text))
+
+    zstd = any(
+        mediatype.layer_compression(layer.media_type) == "zstd"
+        for root in plan.roots
+        for node in images_of(root.node)
+        if node.manifest is not None
+        for layer in node.manifest.layers
+    )
+    if zstd:
+        notice("layers are zstd compressed, which Docker before 23 cannot read: --layers gzip (or none) helps")
+    if options.compression is Compression.ZSTD:
+        notice("the archive is zstd compressed, which Docker before 23 cannot load: --compress gzip helps")
+    if options.compression is not Compression.NONE:
+        notice("ctr 1.6 and crane read only uncompressed archives: leave out --compress for them")
+    if options.form in ("oci", "oci-dir"):
+        notice("Docker's classic image store cannot load a pure OCI layout: --format hybrid helps")
+    shown = docker_images(plan)
+    if options.form in ("docker", "hybrid"):
+        several = [root for root in plan.roots if sum(1 for _ in _coming(plan, root)) > 1]
+        for root in several:
+            name = root.references[0].familiar if root.references else str(root.descriptor.digest)
+            platform = next((str(platform_of(node)) for other, node in shown if other is root), "none")
+            notice(f"{printable(name)} has several platforms; Docker's classic store will load only {platform}")
+    if options.form == "docker":
+        left = len(plan.roots) - len(shown)
+        if left:
+            notice(f"{left} artifacts or attestations cannot be carried by a docker archive: --format hybrid helps")
+        if not shown:
+            raise UsageError("there is no image that a docker archive can carry", hint="use --format hybrid or oci")
+    for finding in plan.findings:
+        if finding.severity == "warning":
+            notice(f"{printable(finding.message)} (it was not in the store either)")
+
+
+def _coming(plan: Plan, root: Any) -> Any:
+    coming = {image.digest for image in plan.images}
+    return (node for node in images_of(root.node) if node.descriptor.digest in coming)

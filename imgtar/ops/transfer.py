@@ -1,0 +1,88 @@
+"""The one transfer that load, dry run and verify are made of (see ports.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imgtar.errors import Refused
+from imgtar.events import Report, silent
+from imgtar.graph.catalog import Catalog
+from imgtar.graph.plan import Plan
+from imgtar.graph.resolve import resolve
+from imgtar.graph.select import Policy
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.ports import Receipt, Source, Transaction, blob_finder
+
+__all__ = ["Transfer", "transfer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What a transfer planned and did."""
+
+    catalogs: tuple[Catalog, ...]
+    plan: Plan
+    receipt: Receipt
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of ``imgtar.load/1``."""
+        return {
+            "dry_run": self.dry_run,
+            "images": [
+                {
+                    "names": list(image.names),
+                    "image_id": str(image.image_id),
+                    "digest": str(image.digest),
+                    "platform": str(image.platform) if image.platform else None,
+                    "state": image.state,
+                }
+                for image in self.plan.images
+            ],
+            "tags": [
+                {
+                    "name": move.reference.familiar,
+                    "from": str(move.before) if move.before else None,
+                    "to": str(move.after),
+                }
+                for move in self.plan.tags
+            ],
+            "bytes_written": self.receipt.bytes_written,
+            "bytes_reused": self.receipt.bytes_reused,
+            "blobs_written": self.receipt.blobs_written,
+            "blobs_reused": self.receipt.blobs_reused,
+            "missing": [gap.to_json() for gap in self.plan.missing],
+            "findings": [finding.to_json() for finding in self.plan.findings],
+        }
+
+
+def transfer(
+    sources: Sequence[Source],
+    transaction: Transaction,
+    policy: Policy,
+    *,
+    jobs: int = 1,
+    report: Report = silent,
+    limits: Limits = DEFAULT_LIMITS,
+    strict: bool = False,
+    dry_run: bool = False,
+) -> Transfer:
+    """Bring the wanted images of ``sources`` through ``transaction``: survey, resolve, receive, commit.
+
+    Raises :class:`DependencyMissing` with every gap before anything is received; with ``strict``, :class:`Refused` for
+    the first warning. A dry run stops at the plan.
+    """
+    catalogs = tuple(source.survey(transaction) for source in sources)
+    plan = resolve(catalogs, transaction.inventory, policy, limits)
+    if strict:
+        for finding in plan.findings:
+            if finding.severity == "warning":
+                raise Refused(finding.code, finding.message, where=finding.subject, hint="load without --strict")
+    if not dry_run:
+        plan.require_complete()
+        transaction.receive(plan, blob_finder(catalogs, sources), report, jobs)
+        return Transfer(catalogs, plan, transaction.commit(plan))
+    receipt = Receipt(plan.bytes_to_write, plan.bytes_reused, len(plan.writes), len(plan.reused))
+    return Transfer(catalogs, plan, receipt, dry_run=True)

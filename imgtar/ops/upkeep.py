@@ -1,0 +1,313 @@
+"""Store upkeep: list, tag, remove, prune. Nothing here ever breaks an image that stays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from imgtar.blob.files import sync_directory
+from imgtar.errors import Conflict, ImgtarError, NotFound, StoreTrouble, UsageError
+from imgtar.graph.inventory import EmptyInventory
+from imgtar.graph.resolve import grow_candidates
+from imgtar.graph.select import Candidate, matches_identity, select, subject_of
+from imgtar.graph.views import rfc3339
+from imgtar.graph.walk import Walker, images_of, parts_of, platform_of
+from imgtar.model.digest import Digest
+from imgtar.model.reference import Reference, parse_user_reference
+from imgtar.store.inventory import StoreInventory
+from imgtar.store.layout import STORE_LIMITS, Entry
+from imgtar.store.store import Store
+from imgtar.text import printable, shown
+from imgtar.transport.check import Check
+
+__all__ = ["Removal", "list_images", "prune", "remove", "tag"]
+
+
+def list_images(store: Store, *, everything: bool = False) -> list[dict[str, Any]]:
+    """Return one row for each name and platform: the ``images`` of ``imgtar.images/1``.
+
+    Untagged images only with ``everything``. An image that cannot be read is listed with what is known.
+    """
+    if not store.layout.exists:
+        return []
+    with store.reading() as inventory:
+        walker = Walker(inventory.library, STORE_LIMITS)
+        rows: list[dict[str, Any]] = []
+        for entry in inventory.entries:
+            if entry.name is None and not everything:
+                continue
+            name = entry.name.familiar if entry.name is not None else None
+            row = {"name": name, "image_id": None, "digest": str(entry.descriptor.digest), "platform": None}
+            try:
+                node = walker.grow(entry.descriptor)
+                images = list(images_of(node))
+            except ImgtarError as error:
+                rows.append({**row, "created": None, "size": None, "problem": str(error)})
+                continue
+            if node.absent:
+                rows.append({**row, "created": None, "size": None, "problem": "its manifest is missing or damaged"})
+            for image in images:
+                assert image.manifest is not None
+                if node.index is not None and image.config is None:
+                    continue  # A platform that was not shipped.
+                platform = platform_of(image)
+                rows.append(
+                    {
+                        "name": name,
+                        "image_id": str(image.manifest.config.digest),
+                        "digest": str(entry.descriptor.digest),
+                        "platform": str(platform) if platform is not None else None,
+                        "created": rfc3339(image.config.created) if image.config is not None else None,
+                        "size": image.manifest.config.size + sum(layer.size for layer in image.manifest.layers),
+                    }
+                )
+    rows.sort(key=lambda row: (row["name"] is None, row["name"] or "", row["image_id"] or ""))
+    return rows
+
+
+def _candidates(inventory: StoreInventory, store: Store) -> list[Candidate]:
+    return grow_candidates([store.source(inventory).survey(Check())], EmptyInventory())[0]
+
+
+def tag(store: Store, source: str, target: str) -> dict[str, str | None]:
+    """Give the image ``source`` (a name or an ID) the name ``target``, moving it from whatever had it.
+
+    Returns ``{"name", "from", "to"}`` with IDs. Raises :class:`NotFound`, :class:`UsageError`.
+    """
+    name = parse_user_reference(target)
+    if name.digest is not None:
+        raise UsageError(f"{shown(target)} has a digest, a tag cannot", hint="write NAME:TAG")
+    name = name.tagged()
+    with store.reading() as inventory:
+        candidates = [one for one in _candidates(inventory, store) if subject_of(one) is None]
+        chosen = select(candidates, [source])
+        exact = [one for one in chosen if _default_tag(source) in one.root.references]
+        chosen = exact or chosen
+        if len(chosen) > 1:
+            raise UsageError(f"{shown(source)} means {len(chosen)} images", hint="name one of its tags, or an ID")
+        root = chosen[0].root
+        descriptor = chosen[0].node.descriptor
+        before = inventory.tagged(name.full)
+        after = inventory.tagged(root.references[0].full) if root.references else None
+
+        def edit(entries: list[Entry]) -> list[Entry]:
+            if all(entry.descriptor.digest != descriptor.digest for entry in entries):
+                raise Conflict(
+                    f"{printable(source)} was removed by another process meanwhile", hint="look with imgtar images"
+                )
+            kept = [entry.renamed(None) if entry.name == name else entry for entry in entries]
+            like = next(entry for entry in entries if entry.descriptor.digest == descriptor.digest)
+            return [*kept, like.renamed(name)]
+
+        store.change(edit)
+    image_id = next(
+        (node.manifest.config.digest for node in images_of(chosen[0].node) if node.manifest), descriptor.digest
+    )
+    identity = after.identity if after is not None else image_id if chosen[0].node.index is None else descriptor.digest
+    return {"name": name.familiar, "from": str(before.identity) if before else None, "to": str(identity)}
+
+
+def _default_tag(text: str) -> Reference | None:
+    try:
+        return Reference.parse(text).tagged()
+    except ImgtarError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What was, or would be, removed. Sizes in bytes."""
+
+    untagged: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    blobs: int = 0
+    size: int = 0
+    kept_untagged: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of the ``rmi`` and ``prune`` documents."""
+        return {
+            "untagged": list(self.untagged),
+            "deleted": list(self.images),
+            "blobs_deleted": self.blobs,
+            "bytes_freed": self.size,
+        }
+
+
+def remove(store: Store, names: Sequence[str], *, force: bool = False) -> Removal:
+    """Take away names, and each image with its last name; then delete the blobs that nothing else needs.
+
+    Raises :class:`NotFound`; :class:`Conflict` for an ID that has several names, or an image that another one names
+    as its parent, unless ``force``.
+    """
+    with store.deleting():
+        inventory = store.inventory()
+        candidates = _candidates(inventory, store)
+        drop: set[tuple[Digest, Reference | None]] = set()
+        gone: dict[Digest, Candidate] = {}
+        untagged: list[str] = []
+        for text in names:
+            for one in _meant(candidates, text):
+                digest = one.node.descriptor.digest
+                full = next(each for each in candidates if each.node.descriptor.digest == digest)
+                all_names = list(full.root.references)
+                wanted = list(one.root.references)
+                by_identity = not wanted
+                if by_identity and len(all_names) > 1 and not force:
+                    listing = ", ".join(reference.familiar for reference in all_names)
+                    raise Conflict(
+                        f"{shown(text)} has several names: {listing}", hint="remove the names, or use -f for all"
+                    )
+                removed = all_names if by_identity else wanted
+                untagged += [reference.familiar for reference in removed]
+                drop |= {(digest, reference) for reference in removed}
+                left = [reference for reference in all_names if (digest, reference) not in drop]
+                if not left:
+                    gone[digest] = full
+        _no_orphans(candidates, gone, force=force)
+        _take_referrers(candidates, gone)
+
+        def edit(entries: list[Entry]) -> list[Entry]:
+            return [
+                entry
+                for entry in entries
+                if entry.descriptor.digest not in gone and (entry.descriptor.digest, entry.name) not in drop
+            ]
+
+        store.change(edit)
+        reachable, whole = _reachable(store)
+        candidates_to_delete = {
+            part.descriptor.digest
+            for one in gone.values()
+            for part in parts_of(one.node)
+            if part.descriptor.digest.supported
+        }
+        deleted = _delete(store, candidates_to_delete - reachable if whole else set())
+    images = [str(identity) for one in gone.values() for identity in _ids(one)]
+    return Removal(tuple(dict.fromkeys(untagged)), tuple(dict.fromkeys(images)), *deleted)
+
+
+def _ids(candidate: Candidate) -> list[Digest]:
+    return [n.manifest.config.digest for n in images_of(candidate.node) if n.manifest] or [
+        candidate.node.descriptor.digest
+    ]
+
+
+def _meant(candidates: Sequence[Candidate], text: str) -> list[Candidate]:
+    """What ``rmi TEXT`` means: a name (``latest`` without a tag, as Docker has it), or an ID."""
+    name = _default_tag(text)
+    for one in candidates:
+        if name is not None and name in one.root.references:
+            return [replace(one, root=replace(one.root, references=(name,)))]
+    hits = [one for one in candidates if matches_identity(text, [one.node.descriptor.digest, *_ids(one)])]
+    if len({one.node.descriptor.digest for one in hits}) > 1:
+        raise UsageError(f"{shown(text)} means more than one image", hint="give more digits, or a name")
+    if not hits:
+        raise NotFound(f"no image {shown(text)}", hint="imgtar images -a lists what there is")
+    return [replace(one, root=replace(one.root, references=())) for one in hits[:1]]
+
+
+def _no_orphans(candidates: Sequence[Candidate], gone: dict[Digest, Candidate], *, force: bool) -> None:
+    leaving = {identity for one in gone.values() for identity in _ids(one)}
+    staying = {i for one in candidates if one.node.descriptor.digest not in gone for i in _ids(one)}
+    for one in candidates:
+        parent = one.root.parent
+        if parent is None or one.node.descriptor.digest in gone or parent.image_id in staying:
+            continue
+        if parent.image_id in leaving and not force:
+            raise Conflict(
+                f"{printable(one.root.title)} names {parent.image_id} as its parent image",
+                hint="remove the child first, or use -f",
+            )
+
+
+def _take_referrers(candidates: Sequence[Candidate], gone: dict[Digest, Candidate]) -> None:
+    """Nameless artifacts go with the image they refer to."""
+    growing = True
+    while growing:
+        growing = False
+        inner = {n.descriptor.digest for one in gone.values() for n in (one.node, *one.node.children)}
+        for one in candidates:
+            digest = one.node.descriptor.digest
+            if digest not in gone and not one.root.references and subject_of(one) in inner:
+                gone[digest] = one
+                growing = True
+
+
+def _reachable(store: Store) -> tuple[set[Digest], bool]:
+    """Every digest that the index reaches, and whether that is certain: a document that cannot be read hides others."""
+    inventory = store.inventory()
+    walker = Walker(inventory.library, STORE_LIMITS)
+    reachable: set[Digest] = set()
+    certain = True
+    for entry in inventory.entries:
+        reachable.add(entry.descriptor.digest)
+        try:
+            node = walker.grow(entry.descriptor)
+        except ImgtarError:
+            certain = False
+            continue
+        for part in parts_of(node):
+            reachable.add(part.descriptor.digest)
+            # An index may name platforms that are not here; a manifest that is here but unreadable is another matter.
+            if part.owner.absent and inventory.status(part.owner.descriptor.digest) is not None:
+                certain = False
+    return reachable, certain
+
+
+def _delete(store: Store, digests: set[Digest]) -> tuple[int, int]:
+    inventory_cache = store.inventory().cache
+    count = size = 0
+    folders: set[str] = set()
+    for digest in digests:
+        path = store.layout.blob_path(digest)
+        try:
+            status = os.lstat(path)
+            os.unlink(path)
+        except FileNotFoundError:
+            continue
+        inventory_cache.forget(digest)
+        folders.add(os.path.dirname(path))
+        count += 1
+        size += status.st_size
+    for folder in folders:
+        sync_directory(folder)
+    return count, size
+
+
+def prune(store: Store, *, untagged: bool = False, dry_run: bool = False) -> Removal:
+    """Delete every blob that nothing in the index reaches; with ``untagged``, first every image without a name.
+
+    Raises :class:`StoreTrouble` when a damaged document makes it uncertain what is reachable: then nothing is deleted.
+    """
+    with store.deleting():
+        inventory = store.inventory()
+        candidates = _candidates(inventory, store)
+        nameless: dict[Digest, Candidate] = {
+            one.node.descriptor.digest: one
+            for one in candidates
+            if not one.root.references and not one.root.labels and subject_of(one) is None
+        }
+        gone = nameless if untagged else {}
+        if untagged:
+            _take_referrers(candidates, gone)
+        kept = [one for one in candidates if one.node.descriptor.digest not in gone]
+        _, certain = _reachable(store)
+        if not certain:
+            raise StoreTrouble(
+                "a damaged document hides what is still needed: nothing was deleted",
+                where=store.label,
+                hint="imgtar verify names it; load an archive that carries it",
+            )
+        reachable = {part.descriptor.digest for one in kept for part in parts_of(one.node)}
+        doomed = {digest: size for digest, size in store.layout.stored_blobs() if digest not in reachable}
+        images = tuple(str(identity) for one in gone.values() for identity in _ids(one))
+        kept_untagged = 0 if untagged else len(nameless)
+        if dry_run:
+            return Removal((), images, len(doomed), sum(doomed.values()), kept_untagged)
+        if gone:
+            store.change(lambda entries: [entry for entry in entries if entry.descriptor.digest not in gone])
+        deleted = _delete(store, set(doomed))
+    return Removal((), images, *deleted, kept_untagged)

@@ -1,0 +1,307 @@
+"""Verify: prove an archive, or the store, whole and good. Every finding is collected, nothing is written."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from imgtar import __version__
+from imgtar.blob.files import FileWindow
+from imgtar.blob.measure import measure
+from imgtar.blob.workers import default_jobs, each
+from imgtar.errors import ImgtarError, local_trouble
+from imgtar.events import Event, Report, silent
+from imgtar.graph.catalog import Catalog
+from imgtar.graph.explain import describe_missing
+from imgtar.graph.finding import Finding
+from imgtar.graph.inventory import EmptyInventory
+from imgtar.graph.plan import Plan, Write
+from imgtar.graph.resolve import resolve
+from imgtar.graph.select import Policy
+from imgtar.graph.walk import Node, images_of, parts_of
+from imgtar.model.digest import Digest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.ports import Source, blob_finder
+from imgtar.store.store import Store
+from imgtar.transport.archive import TarSource
+from imgtar.transport.check import Check
+from imgtar.transport.location import Fingerprint, open_archive
+
+__all__ = ["ArchiveVerdict", "Verification", "verify"]
+
+
+@dataclass(slots=True)
+class ArchiveVerdict:
+    """What was found out about one archive. Sizes in bytes; ``sha256`` is of the file as it lies on the medium."""
+
+    path: str
+    form: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    images: list[dict[str, Any]] = field(default_factory=list)
+    blobs_checked: int = 0
+    bytes_checked: int = 0
+    ballast: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The whole result. ``ok`` means: everything asked for was checked and is good."""
+
+    archives: tuple[ArchiveVerdict, ...]
+    started: str
+    finished: str
+    fast: bool
+    strict: bool
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, in order."""
+        return [finding for archive in self.archives for finding in archive.findings]
+
+    @property
+    def faults(self) -> list[Finding]:
+        """The findings that count against it."""
+        counting = ("error", "warning") if self.strict else ("error",)
+        return [finding for finding in self.findings if finding.severity in counting]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing counts against it."""
+        return not self.faults
+
+    @property
+    def exit_code(self) -> int:
+        """0 when good; else the status of the gravest kind of fault: refused before store, store before missing."""
+        codes = {finding.exit_code for finding in self.faults}
+        return next((code for code in (6, 5, 7, 3) if code in codes), min(codes, default=0))
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of ``imgtar.verify/1``."""
+        return {
+            "ok": self.ok,
+            "depth": "fast" if self.fast else "full",
+            "archives": [
+                {
+                    "path": archive.path,
+                    "format": archive.form,
+                    "size": archive.size,
+                    "sha256": archive.sha256,
+                    "images": archive.images,
+                    "blobs_checked": archive.blobs_checked,
+                    "bytes_checked": archive.bytes_checked,
+                    "unreferenced_blobs": archive.ballast,
+                }
+                for archive in self.archives
+            ],
+            "findings": [finding.to_json() for finding in self.findings],
+            "against": None,
+            "tool": f"imgtar {__version__}",
+            "started": self.started,
+            "finished": self.finished,
+        }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def verify(
+    paths: Sequence[str],
+    store: Store | None = None,
+    *,
+    fast: bool = False,
+    strict: bool = False,
+    jobs: int | None = None,
+    report: Report = silent,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Verification:
+    """Verify the archives in ``paths``, or ``store`` when there are none.
+
+    ``fast`` checks structure and small documents only. Raises only for what is not the archives' fault: a path that
+    is not there, a disk that cannot be read.
+    """
+    started = _now()
+    if paths:
+        verdicts = [_archive(path, fast, jobs or default_jobs(), report, limits) for path in _expanded(paths)]
+    else:
+        assert store is not None
+        verdicts = [_store(store, fast, jobs or default_jobs(), report, limits)]
+    return Verification(tuple(verdicts), started, _now(), fast, strict)
+
+
+def _expanded(paths: Sequence[str]) -> list[str]:
+    """Folders of archives as their archives."""
+    result: list[str] = []
+    for path in paths:
+        layout = any(
+            os.path.lexists(os.path.join(path, name)) for name in ("index.json", "oci-layout", "manifest.json")
+        )
+        if path != "-" and os.path.isdir(path) and not layout:
+            result += [os.path.join(path, name) for name in sorted(os.listdir(path)) if _readable(path, name)]
+        else:
+            result.append(path)
+    return result
+
+
+def _readable(folder: str, name: str) -> bool:
+    return os.path.isfile(os.path.join(folder, name)) or os.path.isdir(os.path.join(folder, name))
+
+
+def _archive(path: str, fast: bool, jobs: int, report: Report, limits: Limits) -> ArchiveVerdict:
+    verdict = ArchiveVerdict(path)
+    fingerprint = Fingerprint()
+    try:
+        source = open_archive(path, limits=limits, fingerprint=fingerprint)
+    except ImgtarError as error:
+        if error.exit_code != 5:
+            raise
+        verdict.findings.append(Finding.of(error))
+        return verdict
+    hashing = _FileHash(source) if isinstance(source, TarSource) and not fast else None
+    try:
+        check = Check(collect=True, diff=not fast, report=report, limits=limits)
+        _examine(source, check, verdict, fast, jobs, report, limits)
+    except OSError as error:
+        raise local_trouble(error, f"reading {path}") from None
+    finally:
+        if hashing is not None:
+            verdict.size, verdict.sha256 = hashing.result()
+        else:
+            verdict.size, verdict.sha256 = fingerprint.size, fingerprint.sha256
+            if isinstance(source, TarSource):
+                verdict.size = source.size
+        source.close()
+    return verdict
+
+
+class _FileHash:
+    """Hashes the archive file itself beside the examination of what is in it."""
+
+    def __init__(self, source: TarSource) -> None:
+        self._source = source
+        self._sha256: str | None = None
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="imgtar-file-hash", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        window = FileWindow(self._source.fd, 0, self._source.size, self._source.label)
+        try:
+            self._sha256 = measure(window, diff=False).digest.encoded
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
+            self._failure = error
+
+    def result(self) -> tuple[int, str | None]:
+        """Wait for it. The examination reports damage; a file that cannot be read to its end has no hash."""
+        self._thread.join()
+        if isinstance(self._failure, OSError):
+            raise local_trouble(self._failure, f"reading {self._source.label}") from None
+        return self._source.size, self._sha256
+
+
+def _examine(
+    source: Source, check: Check, verdict: ArchiveVerdict, fast: bool, jobs: int, report: Report, limits: Limits
+) -> None:
+    try:
+        catalog = source.survey(check)
+        verdict.form = catalog.form
+        plan = resolve([catalog], EmptyInventory(), Policy(parents="warn"), limits)
+    except ImgtarError as error:
+        if error.exit_code == 6:
+            raise
+        verdict.findings.append(Finding.of(error))
+        return
+    verdict.findings += plan.findings
+    verdict.findings += [Finding("E_MISSING", "error", _subject(gap), describe_missing(gap), 4) for gap in plan.missing]
+    if fast:
+        verdict.blobs_checked = sum(1 for write in plan.writes if write.kind != "layer")
+        verdict.bytes_checked = sum(write.size for write in plan.writes if write.kind != "layer")
+    else:
+        check.receive(plan, blob_finder([catalog], [source]), report, jobs)
+        verdict.ballast = _ballast(source, catalog, plan, check, jobs)
+        verdict.blobs_checked, verdict.bytes_checked = check.blobs_checked, check.bytes_checked
+    verdict.findings += sorted(check.findings, key=lambda finding: finding.subject)
+    verdict.images = _image_verdicts(plan, check)
+
+
+def _subject(gap: Any) -> str:
+    return str(gap.digest or gap.diff_id or gap.expected_in)
+
+
+def _ballast(source: Source, catalog: Catalog, plan: Plan, check: Check, jobs: int) -> int:
+    """Check what lies in ``blobs/`` though nothing refers to it: damage there is damage to the medium all the same."""
+    used = {write.digest for write in plan.writes} | set(plan.reused)
+    rest = []
+    for digest in catalog.offers:
+        blob = source.blob(digest) if digest not in used else None
+        if blob is not None:
+            title = f"the unreferenced blob {catalog.entry_names.get(digest, digest)}"
+            rest.append((Write(digest, blob.size, "blob", title, catalog=catalog), blob))
+    each(lambda pair: check.examine(pair[0], pair[1]), rest, jobs)
+    return len(rest)
+
+
+def _image_verdicts(plan: Plan, check: Check) -> list[dict[str, Any]]:
+    missing = {gap.digest for gap in plan.missing if gap.digest is not None}
+    result: list[dict[str, Any]] = []
+    coming = {image.digest: image for image in plan.images}
+    for root in plan.roots:
+        for node in images_of(root.node):
+            if node.descriptor.digest in coming:
+                result.append(
+                    {
+                        "names": list(coming[node.descriptor.digest].names),
+                        "image_id": str(coming[node.descriptor.digest].image_id),
+                        "ok": not _digests(node) & (check.bad | missing),
+                    }
+                )
+    # Images without a node (layers that nobody has) are known by their gaps alone.
+    shown = {name for row in result for name in row["names"]}
+    for gap in plan.missing:
+        if gap.digest is None and not shown & set(gap.needed_by):
+            result.append({"names": [gap.needed_by[0]], "image_id": None, "ok": False})
+            shown |= set(gap.needed_by)
+    return result
+
+
+def _digests(node: Node) -> set[Digest]:
+    return {part.descriptor.digest for part in parts_of(node)}
+
+
+def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) -> ArchiveVerdict:
+    verdict = ArchiveVerdict(store.label, "store")
+    with store.reading() as inventory:
+        source = store.source(inventory)
+        check = Check(collect=True, diff=not fast, report=report, limits=limits)
+        catalog = source.survey(check)
+        try:
+            plan = resolve([catalog], EmptyInventory(), Policy(parents="ignore"), limits)
+        except ImgtarError as error:
+            if error.exit_code == 6:
+                raise
+            verdict.findings.append(_in_store(Finding.of(error)))
+            return verdict
+        verdict.findings += [finding for finding in plan.findings if finding.severity != "info"]
+        for gap in plan.missing:
+            verdict.findings.append(
+                Finding("E_STORE", "error", _subject(gap), f"the store lacks: {describe_missing(gap)}", 7)
+            )
+        if not fast:
+            check.receive(plan, blob_finder([catalog], [source]), report, jobs)
+            report(Event("start", "checking unreferenced blobs"))
+            verdict.ballast = _ballast(source, catalog, plan, check, jobs)
+            report(Event("end"))
+        verdict.blobs_checked, verdict.bytes_checked = check.blobs_checked, check.bytes_checked
+        verdict.findings += [_in_store(finding) for finding in sorted(check.findings, key=lambda f: f.subject)]
+        verdict.images = _image_verdicts(plan, check)
+    return verdict
+
+
+def _in_store(finding: Finding) -> Finding:
+    return Finding("E_STORE", finding.severity, finding.subject, f"{finding.code}: {finding.message}", 7)

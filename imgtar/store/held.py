@@ -1,0 +1,96 @@
+"""What imgtar has proved about stored blobs, so that it need not be proved again. A cache: it may be deleted.
+
+One small file for each blob says how the file looked (size, times, inode) when its digest was verified, and its diff
+ID. A blob whose file looks otherwise counts as unverified. Nothing here is synced: a torn file reads as no knowledge.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from imgtar.errors import Refused
+from imgtar.model.digest import Digest
+
+__all__ = ["HeldCache", "Knowledge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """A blob's file as it was when the digest was verified, and the diff ID of its content if that was measured."""
+
+    look: str
+    diff_id: Digest | None
+
+
+class HeldCache:
+    """The cache below ``<store>/imgtar/``. Every failure to read or write it means "not known"."""
+
+    def __init__(self, corner: str) -> None:
+        self._held = os.path.join(corner, "held")
+        self._layers = os.path.join(corner, "layers")
+
+    @staticmethod
+    def look_of(status: os.stat_result) -> str:
+        """What identifies an unchanged file."""
+        return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+    def get(self, digest: Digest) -> Knowledge | None:
+        """What is known about a blob."""
+        lines = _read(self._path(self._held, digest))
+        if len(lines) != 3 or lines[2] != "end":
+            return None
+        look, diff = lines[0], lines[1]
+        try:
+            return Knowledge(look, Digest.parse(diff) if diff else None)
+        except Refused:
+            return None
+
+    def note(self, digest: Digest, status: os.stat_result, diff_id: Digest | None) -> None:
+        """Remember that the file with that status was verified."""
+        body = f"{self.look_of(status)}\n{diff_id or ''}\nend"
+        if _write(self._path(self._held, digest), body) and diff_id is not None and diff_id != digest:
+            known = self.layers_of(diff_id)
+            if digest not in known:
+                _write(self._path(self._layers, diff_id), "\n".join([*map(str, known), str(digest), "end"]))
+
+    def layers_of(self, diff_id: Digest) -> list[Digest]:
+        """Compressed blobs that were seen to have that diff ID."""
+        lines = _read(self._path(self._layers, diff_id))
+        if not lines or lines[-1] != "end":
+            return []
+        try:
+            return [Digest.parse(line) for line in lines[:-1]]
+        except Refused:
+            return []
+
+    def forget(self, digest: Digest) -> None:
+        """Drop what is known about a blob that is deleted."""
+        try:
+            os.unlink(self._path(self._held, digest))
+        except OSError:
+            return  # A stale note is harmless: it is compared with the file, which is gone.
+
+    @staticmethod
+    def _path(folder: str, digest: Digest) -> str:
+        return os.path.join(folder, digest.path)
+
+
+def _read(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(1 << 16).split("\n")
+    except (OSError, ValueError):
+        return []
+
+
+def _write(path: str, body: str) -> bool:
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(temporary, "w", encoding="ascii") as file:
+            file.write(body)
+        os.replace(temporary, path)
+    except OSError:
+        return False  # A full or read-only disk must not fail a load over a cache.
+    return True

@@ -1,0 +1,210 @@
+"""The store's directory: where everything lies, and how ``index.json`` is read and replaced.
+
+::
+
+    oci-layout  index.json  blobs/<algorithm>/<hex>      an OCI image layout (image-spec image-layout.md)
+    imgtar/version                                       "1"; a greater number is a newer imgtar's store
+    imgtar/index.lock  imgtar/blobs.lock                 see store/lock.py
+    imgtar/staging/<name>/                               work of a running transaction, locked while it lives
+    imgtar/held/  imgtar/layers/                         a cache, see store/held.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imgtar.blob.files import sync_directory, write_all
+from imgtar.errors import Refused, StoreTrouble
+from imgtar.graph.catalog import DeclaredParent, Root
+from imgtar.graph.names import names_of
+from imgtar.model import mediatype
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import Digest
+from imgtar.model.documents import parse_index, parse_layout
+from imgtar.model.limits import Limits
+from imgtar.model.reference import Reference
+from imgtar.text import shown
+
+__all__ = ["PARENT", "STORE_LIMITS", "Entry", "Layout"]
+
+PARENT = "imgtar.parent"
+"""Annotation on a root: the image ID of its parent image. Docker keeps that beside the image too, not inside."""
+
+STORE_LIMITS = Limits(document=256 << 20, json_values=20_000_000, descriptors=2_000_000)
+"""Our own index may grow far beyond what a stranger's document may have."""
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the store's ``index.json``; ``name`` is its reference, if it has one."""
+
+    descriptor: Descriptor
+    name: Reference | None
+    label: str = ""
+
+    @classmethod
+    def read(cls, descriptor: Descriptor) -> Entry:
+        """The entry that a descriptor of the index stands for."""
+        labels, references = names_of(descriptor)
+        return cls(descriptor, references[0] if references else None, "" if references or not labels else labels[0])
+
+    @classmethod
+    def make(
+        cls, descriptor: Descriptor, name: Reference | None, parent: DeclaredParent | None, label: str = ""
+    ) -> Entry:
+        """A new entry. ``ref.name`` is the familiar name, so that ``skopeo oci:STORE:app:1`` finds it."""
+        kept = {
+            key: value
+            for key, value in descriptor.annotations.items()
+            if key not in (mediatype.CONTAINERD_NAME, mediatype.REF_NAME)
+        }
+        if parent is not None:
+            kept[PARENT] = str(parent.image_id)
+        if name is not None:
+            kept[mediatype.CONTAINERD_NAME] = name.full
+            kept[mediatype.REF_NAME] = name.familiar
+        elif label:
+            kept[mediatype.REF_NAME] = label
+        return cls(descriptor.with_annotations(kept), name, label)
+
+    def renamed(self, name: Reference | None) -> Entry:
+        """The same root under another name, or under none."""
+        return Entry.make(self.descriptor, name, None)
+
+    @property
+    def parent(self) -> DeclaredParent | None:
+        """The parent image that was declared when this came in."""
+        text = self.descriptor.annotations.get(PARENT)
+        try:
+            return DeclaredParent(Digest.parse(text), "the store") if text else None
+        except Refused:
+            return None  # Written by another hand; what is no digest names no image.
+
+    def root(self, references: Sequence[Reference], labels: Sequence[str]) -> Root:
+        """The root for a catalog."""
+        bare = {
+            key: value
+            for key, value in self.descriptor.annotations.items()
+            if key not in (mediatype.CONTAINERD_NAME, mediatype.REF_NAME, PARENT)
+        }
+        return Root(self.descriptor.with_annotations(bare), tuple(labels), tuple(references), self.parent)
+
+
+class Layout:
+    """Paths and the index of a store at ``path``. Knows no locks: callers hold them."""
+
+    def __init__(self, path: str) -> None:
+        # Made absolute once: a later change of the working directory must not move the store.
+        self.path = os.path.abspath(path)
+        self.corner = os.path.join(self.path, "imgtar")
+        self.index_path = os.path.join(self.path, "index.json")
+        self.index_lock = os.path.join(self.corner, "index.lock")
+        self.blobs_lock = os.path.join(self.corner, "blobs.lock")
+        self.staging = os.path.join(self.corner, "staging")
+
+    def blob_path(self, digest: Digest) -> str:
+        """Where a blob lies. Only a parsed digest ever becomes a path."""
+        return os.path.join(self.path, "blobs", digest.path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a store, or an OCI layout that can serve as one."""
+        return os.path.lexists(os.path.join(self.path, "oci-layout")) or os.path.lexists(self.index_path)
+
+    def create(self) -> None:
+        """Make what is missing of an empty store; leave alone what is there."""
+        for folder in (self.path, os.path.join(self.path, "blobs", "sha256"), self.corner, self.staging):
+            os.makedirs(folder, exist_ok=True)
+        if not self.exists:
+            self._replace(os.path.join(self.corner, "version"), f"{_VERSION}\n".encode())
+            self.write_index([])
+            self._replace(os.path.join(self.path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
+
+    def check(self) -> None:
+        """Raise :class:`StoreTrouble` for a store that is newer than this program or not a layout."""
+        try:
+            with open(os.path.join(self.corner, "version"), encoding="ascii") as file:
+                text = file.read(20).strip()
+        except FileNotFoundError:
+            text = str(_VERSION)  # An OCI layout made by another tool: it becomes a store when it is written to.
+        if not text.isdigit():
+            raise StoreTrouble(
+                f"the version marker says {shown(text)}", where=self.path, hint="restore imgtar/version (it held 1)"
+            )
+        if int(text) > _VERSION:
+            raise StoreTrouble(
+                f"the store has version {text}, this imgtar knows {_VERSION}",
+                code="E_VERSION",
+                where=self.path,
+                hint="use the newer imgtar that made it",
+            )
+        try:
+            with open(os.path.join(self.path, "oci-layout"), "rb") as file:
+                parse_layout(file.read(1 << 16), "oci-layout")
+        except FileNotFoundError:
+            raise StoreTrouble(
+                "oci-layout is missing", where=self.path, hint='restore it: {"imageLayoutVersion":"1.0.0"}'
+            ) from None
+        except Refused as error:
+            raise StoreTrouble(error.message, where=os.path.join(self.path, "oci-layout")) from None
+
+    def stored_blobs(self) -> Iterator[tuple[Digest, int]]:
+        """Every file in ``blobs/`` whose name is a digest, with its size; what else lies there is passed over."""
+        base = os.path.join(self.path, "blobs")
+        for algorithm, length in (("sha256", 64), ("sha512", 128)):
+            folder = os.path.join(base, algorithm)
+            if not os.path.isdir(folder):
+                continue
+            with os.scandir(folder) as found:
+                for item in found:
+                    if len(item.name) == length and not set(item.name) - set("0123456789abcdef"):
+                        yield Digest(algorithm, item.name), item.stat(follow_symlinks=False).st_size
+
+    def read_index(self) -> list[Entry]:
+        """Return every entry. Raises :class:`StoreTrouble` when ``index.json`` is missing or damaged."""
+        try:
+            fd = os.open(self.index_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(fd, "rb") as file:
+                raw = file.read(STORE_LIMITS.document + 1)
+            index = parse_index(raw, "", "index.json", STORE_LIMITS)
+        except FileNotFoundError:
+            raise StoreTrouble("index.json is missing", where=self.path, hint=_REPAIR) from None
+        except OSError as error:
+            raise StoreTrouble(f"index.json cannot be read: {error.strerror}", where=self.path, hint=_REPAIR) from None
+        except Refused as error:
+            raise StoreTrouble(f"index.json is damaged: {error.message}", where=self.path, hint=_REPAIR) from None
+        return [Entry.read(descriptor) for descriptor in index.manifests]
+
+    def write_index(self, entries: Sequence[Entry]) -> None:
+        """Replace ``index.json`` atomically and durably: this is the commit point of every change."""
+        ordered = sorted(entries, key=lambda e: (e.name.full if e.name else "~", e.label, str(e.descriptor.digest)))
+        body: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": mediatype.IMAGE_INDEX,
+            "manifests": [entry.descriptor.to_json() for entry in ordered],
+        }
+        self._replace(self.index_path, json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
+        sync_directory(self.path)
+
+    @staticmethod
+    def _replace(path: str, body: bytes) -> None:
+        temporary = f"{path}.{os.getpid()}.tmp"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            write_all(fd, body)
+            os.fsync(fd)
+        except BaseException:
+            os.close(fd)
+            os.unlink(temporary)
+            raise
+        os.close(fd)
+        os.replace(temporary, path)
+
+
+_REPAIR = "the blobs are untouched: put back a copy of index.json, or load the archives again into a new store"

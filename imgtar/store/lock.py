@@ -1,0 +1,75 @@
+"""Locks between processes: flock, so that a dead owner never blocks anybody.
+
+Two files in the store's own corner. ``index.lock`` is held, briefly, by whoever replaces ``index.json``.
+``blobs.lock`` is shared by everybody who relies on blobs being there (load, save, verify) and held alone by whoever
+deletes blobs (rmi, prune): so nothing that a running load reuses can vanish under it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from imgtar.errors import StoreTrouble
+from imgtar.events import Event, Report, silent
+from imgtar.text import printable
+
+__all__ = ["DEFAULT_LOCK_TIMEOUT", "locked"]
+
+DEFAULT_LOCK_TIMEOUT = 300.0
+"""Seconds to wait for another imgtar before giving up with E_LOCKED."""
+
+
+@contextmanager
+def locked(
+    path: str, *, shared: bool, timeout: float = DEFAULT_LOCK_TIMEOUT, report: Report = silent
+) -> Iterator[None]:
+    """Hold the lock file at ``path``. Raises :class:`StoreTrouble` (``E_LOCKED``) after ``timeout`` seconds.
+
+    A store that cannot be written to needs no shared lock: nothing can be deleted from it by us either.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if shared and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
+            yield
+            return
+        raise
+    try:
+        _acquire(fd, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout, report)
+        if not shared:
+            # For the one who waits: who has it. Left-overs of a dead holder are overwritten, never believed.
+            os.truncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()}".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _acquire(fd: int, path: str, mode: int, timeout: float, report: Report) -> None:
+    deadline = time.monotonic() + timeout
+    told = False
+    while True:
+        try:
+            fcntl.flock(fd, mode | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+        else:
+            return
+        holder = printable(os.pread(fd, 100, 0).decode("utf-8", "replace")) or "other processes"
+        if time.monotonic() >= deadline:
+            raise StoreTrouble(
+                f"the store is in use by {holder}, waited {timeout:.0f} s",
+                code="E_LOCKED",
+                where=path,
+                hint="wait for it to end, or give a longer --lock-timeout",
+            )
+        if not told:
+            report(Event("wait", f"waiting for {holder}, which is using the store"))
+            told = True
+        time.sleep(0.02)

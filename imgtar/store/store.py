@@ -1,0 +1,150 @@
+"""The store as a source of images, a sink for them, and the few changes people make by hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from imgtar.blob.files import opened
+from imgtar.errors import NotFound
+from imgtar.events import Report, silent
+from imgtar.graph.catalog import Catalog
+from imgtar.graph.library import Library
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import Digest
+from imgtar.model.reference import Reference
+from imgtar.ports import Blob, Dock
+from imgtar.store.inventory import StoreInventory
+from imgtar.store.layout import STORE_LIMITS, Entry, Layout
+from imgtar.store.lock import DEFAULT_LOCK_TIMEOUT, locked
+from imgtar.store.transaction import StoreTransaction, staging_area, sweep, tidy
+
+__all__ = ["Store"]
+
+
+class Store:
+    """An OCI image layout directory at ``path``.
+
+    Opening does not write. ``begin`` and ``change`` make an empty store when there is none yet; everything that only
+    reads raises :class:`NotFound` then.
+    """
+
+    def __init__(self, path: str, *, report: Report = silent, lock_timeout: float = DEFAULT_LOCK_TIMEOUT) -> None:
+        self.layout = Layout(path)
+        self.label = self.layout.path
+        self.report = report
+        self.lock_timeout = lock_timeout
+
+    def _require(self) -> None:
+        if not self.layout.exists:
+            raise NotFound("there is no store yet", where=self.layout.path, hint="imgtar load -i ARCHIVE makes one")
+        self.layout.check()
+
+    def inventory(self) -> StoreInventory:
+        """What the store holds now."""
+        self._require()
+        return StoreInventory(self.layout, self.layout.read_index())
+
+    @contextmanager
+    def reading(self) -> Iterator[StoreInventory]:
+        """Read with the promise that no blob is deleted meanwhile."""
+        self._require()
+        with locked(self.layout.blobs_lock, shared=True, timeout=self.lock_timeout, report=self.report):
+            yield self.inventory()
+
+    @contextmanager
+    def begin(self) -> Iterator[StoreTransaction]:
+        """See :class:`imgtar.ports.Sink`."""
+        if self.layout.exists:
+            self.layout.check()
+        self.layout.create()
+        sweep(self.layout)
+        with (
+            locked(self.layout.blobs_lock, shared=True, timeout=self.lock_timeout, report=self.report),
+            staging_area(self.layout) as folder,
+        ):
+            yield StoreTransaction(self.layout, self.inventory(), folder, self.report, self.lock_timeout)
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A folder in the staging area for temporary files of a save; gone afterwards."""
+        self._require()
+        os.makedirs(self.layout.staging, exist_ok=True)
+        sweep(self.layout)
+        with staging_area(self.layout) as folder:
+            yield folder
+
+    @contextmanager
+    def deleting(self) -> Iterator[None]:
+        """Hold the store alone, because blobs will be deleted."""
+        self._require()
+        os.makedirs(self.layout.corner, exist_ok=True)
+        with locked(self.layout.blobs_lock, shared=False, timeout=self.lock_timeout, report=self.report):
+            yield
+
+    def change(self, edit: Callable[[list[Entry]], Sequence[Entry]]) -> None:
+        """Replace the index by what ``edit`` makes of it, under the index lock. Raises what ``edit`` raises."""
+        self._require()
+        os.makedirs(self.layout.corner, exist_ok=True)
+        with locked(self.layout.index_lock, shared=False, timeout=self.lock_timeout, report=self.report):
+            before = self.layout.read_index()
+            after = tidy(list(edit(list(before))))
+            if after != before:
+                self.layout.write_index(after)
+
+    def source(self, inventory: StoreInventory) -> StoreSource:
+        """The store as a :class:`imgtar.ports.Source`, as ``inventory`` saw it."""
+        return StoreSource(self.layout, inventory)
+
+
+class StoreSource:
+    """The store's images on offer."""
+
+    def __init__(self, layout: Layout, inventory: StoreInventory) -> None:
+        self.label = layout.path
+        self._layout = layout
+        self._inventory = inventory
+
+    def survey(self, dock: Dock) -> Catalog:
+        """See :class:`imgtar.ports.Source`. Blobs are offered by looking, not by listing the directory."""
+        groups: dict[Digest, tuple[Descriptor, list[Reference], list[str], Entry]] = {}
+        for entry in self._inventory.entries:
+            _, names, labels, _ = groups.setdefault(entry.descriptor.digest, (entry.descriptor, [], [], entry))
+            if entry.name is not None:
+                names.append(entry.name)
+                labels.append(entry.name.familiar)
+            elif entry.label:
+                labels.append(entry.label)
+        roots = tuple(entry.root(names, labels) for _, names, labels, entry in groups.values())
+        library = Library([], STORE_LIMITS).then(self._inventory.library)
+        return Catalog(self.label, "store", "none", roots, library, _Offers(self._inventory))
+
+    def blob(self, digest: Digest) -> Blob | None:
+        """See :class:`imgtar.ports.Source`."""
+        status = self._inventory.status(digest)
+        if status is None:
+            return None
+        path = self._layout.blob_path(digest)
+        return Blob(status.st_size, path, open=lambda: opened(path, status.st_size, path))
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class _Offers:
+    """Sizes of stored blobs, looked up when asked for: a big store is not listed for one image."""
+
+    def __init__(self, inventory: StoreInventory) -> None:
+        self._inventory = inventory
+
+    def get(self, digest: Digest, /) -> int | None:
+        """The size of a stored blob."""
+        status = self._inventory.status(digest) if digest.supported else None
+        return None if status is None else status.st_size
+
+    def __contains__(self, digest: object, /) -> bool:
+        return isinstance(digest, Digest) and self.get(digest) is not None
+
+    def __iter__(self) -> Iterator[Digest]:
+        return (digest for digest, _ in self._inventory.layout.stored_blobs())

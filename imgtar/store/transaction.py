@@ -1,0 +1,324 @@
+"""One all-or-nothing change of the store: stage, verify, sync, rename, sync the directory, replace the index."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from imgtar.blob.files import sync_directory, write_all
+from imgtar.blob.measure import Measure, Window, measure
+from imgtar.blob.stream import Readable
+from imgtar.blob.workers import each
+from imgtar.errors import Conflict, LocalTrouble, StoreTrouble
+from imgtar.events import Event, Report, silent
+from imgtar.graph.plan import Plan, PlannedRoot, Write
+from imgtar.model.digest import Digest
+from imgtar.model.reference import Reference
+from imgtar.ports import Blob, Receipt, Staged
+from imgtar.proof import prove
+from imgtar.store.inventory import StoreInventory
+from imgtar.store.layout import Entry, Layout
+from imgtar.store.lock import locked
+from imgtar.text import human_size
+
+__all__ = ["StoreTransaction", "staging_area", "sweep"]
+
+_SMALL = 256 << 10
+_SMALL_TOTAL = 16 << 20
+_MARGIN = 1 << 20
+
+
+def sweep(layout: Layout) -> None:
+    """Remove what dead transactions left. A living one holds the lock of its folder."""
+    try:
+        names = os.listdir(layout.staging)
+    except FileNotFoundError:
+        return
+    for name in names:
+        folder = os.path.join(layout.staging, name)
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue  # Gone meanwhile, or not a transaction's folder.
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def staging_area(layout: Layout) -> Iterator[str]:
+    """A folder inside the store for work in progress, locked while it lives and gone afterwards."""
+    while True:
+        folder = os.path.join(layout.staging, secrets.token_hex(8))
+        os.mkdir(folder, 0o777)
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # A sweep by another process was quicker than our lock.
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.path.isdir(folder):
+            break
+        os.close(fd)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(fd)
+
+
+class StoreTransaction:
+    """See :class:`imgtar.ports.Transaction`. Made by :meth:`imgtar.store.store.Store.begin`."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        inventory: StoreInventory,
+        folder: str,
+        report: Report = silent,
+        lock_timeout: float = 300.0,
+    ) -> None:
+        self._layout = layout
+        self._inventory = inventory
+        self._folder = folder
+        self._report = report
+        self._lock_timeout = lock_timeout
+        self._small_left = _SMALL_TOTAL
+        self._counter = 0
+        self._mutex = threading.Lock()
+        self._ready: dict[Digest, tuple[str | bytes, Measure]] = {}
+
+    @property
+    def inventory(self) -> StoreInventory:
+        """What the store held when this began; nothing of it can be deleted before this ends."""
+        return self._inventory
+
+    def _new_file(self) -> tuple[int, str]:
+        with self._mutex:
+            self._counter += 1
+            path = os.path.join(self._folder, str(self._counter))
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path
+
+    def stage(self, content: Readable, size: int, *, where: str, claimed: Digest | None = None) -> Staged:
+        """See :class:`imgtar.ports.Dock`. Small content stays in memory up to a budget; the rest is written once."""
+        algorithm = claimed.algorithm if claimed is not None else "sha256"
+        advance = _advancer(self._report)
+        if claimed is not None:
+            holding = self._inventory.holding(claimed)
+            if holding is not None and holding.sound and holding.size == size and size > _SMALL:
+                return Staged(measure(content, where=where, algorithm=algorithm, progress=advance), None)
+        if size <= min(_SMALL, self._small_left):
+            kept = bytearray()
+            measured = measure(content, write=kept.extend, where=where, algorithm=algorithm, progress=advance)
+            self._small_left -= size
+            return Staged(measured, bytes(kept))
+        fd, path = self._new_file()
+        try:
+            measured = measure(
+                content, write=lambda piece: write_all(fd, piece), where=where, algorithm=algorithm, progress=advance
+            )
+        finally:
+            os.close(fd)
+        return Staged(measured, path)
+
+    def read_staged(self, staged: Staged, cap: int) -> bytes | None:
+        """Return staged content again."""
+        if staged.measure.size > cap:
+            return None
+        if isinstance(staged.token, bytes):
+            return staged.token
+        if isinstance(staged.token, str):
+            with open(staged.token, "rb") as file:
+                return file.read()
+        return None
+
+    def receive(self, plan: Plan, fetch: Callable[[Write], Blob], report: Report, jobs: int) -> None:
+        """See :class:`imgtar.ports.Transaction`. Checks the space first; the largest blobs start first."""
+        to_read = [write for write in plan.writes if write.kept is None]
+        blobs = {write.digest: fetch(write) for write in to_read}
+        self._check_space(sum(write.size for write in to_read if blobs[write.digest].staged is None))
+        report(Event("start", "loading", total=sum(w.size for w in to_read if blobs[w.digest].staged is None)))
+        for write in plan.writes:
+            if write.kept is not None:
+                measured = measure(_Bytes(write.kept), algorithm=write.digest.algorithm, diff=write.diff_id is not None)
+                prove(write, measured, "")
+                self._ready[write.digest] = (write.kept, measured)
+        for write in to_read:
+            staged = blobs[write.digest].staged
+            if staged is not None:
+                prove(write, staged.measure, blobs[write.digest].where)
+                if staged.token is None:
+                    raise AssertionError(f"{write.digest} was held while it passed, but is planned to be written")
+                assert isinstance(staged.token, str | bytes)
+                self._ready[write.digest] = (staged.token, staged.measure)
+        advance = _advancer(report)
+        unread = sorted((w for w in to_read if blobs[w.digest].staged is None), key=lambda w: -w.size)
+        each(lambda write: self._read(write, blobs[write.digest], advance), unread, jobs)
+        report(Event("end"))
+
+    def _read(self, write: Write, blob: Blob, advance: Callable[[int], object]) -> None:
+        assert blob.open is not None
+        fd, path = self._new_file()
+        try:
+            with blob.open() as content:
+                measured = measure(
+                    Window(content, write.size + 1),
+                    write=lambda piece: write_all(fd, piece),
+                    where=blob.where,
+                    algorithm=write.digest.algorithm,
+                    diff=write.diff_id is not None,
+                    progress=advance,
+                )
+            prove(write, measured, blob.where)
+        finally:
+            os.close(fd)
+        with self._mutex:
+            self._ready[write.digest] = (path, measured)
+
+    def _check_space(self, needed: int) -> None:
+        free = shutil.disk_usage(self._layout.path).free
+        if needed + _MARGIN > free:
+            raise LocalTrouble(
+                f"the load needs {human_size(needed)}, only {human_size(free)} are free",
+                code="E_SPACE",
+                where=self._layout.path,
+                hint="free some space, or choose another store with --store",
+                details={"needed": needed, "free": free},
+            )
+
+    def commit(self, plan: Plan) -> Receipt:
+        """See :class:`imgtar.ports.Transaction`. The replace of ``index.json`` is the commit point."""
+        for digest, (content, _) in list(self._ready.items()):
+            if isinstance(content, bytes):
+                fd, path = self._new_file()
+                try:
+                    write_all(fd, content)
+                finally:
+                    os.close(fd)
+                self._ready[digest] = (path, self._ready[digest][1])
+        # Sync without any lock: this is the slow part, and nothing is visible yet.
+        each(lambda item: _sync(str(item[0])), list(self._ready.values()), 2)
+        with locked(self._layout.index_lock, shared=False, timeout=self._lock_timeout, report=self._report):
+            entries = self._layout.read_index()
+            if plan.no_clobber:
+                _refuse_moves(entries, plan)
+            self._still_there(plan)
+            merged = _merge(entries, plan)
+            self._publish()
+            if [entry.descriptor for entry in merged] != [entry.descriptor for entry in entries]:
+                self._layout.write_index(merged)
+        return Receipt(plan.bytes_to_write, plan.bytes_reused, len(plan.writes), len(plan.reused))
+
+    def _still_there(self, plan: Plan) -> None:
+        # The shared blobs.lock keeps other imgtars from deleting; other tools know no lock.
+        for digest in plan.reused:
+            if self._inventory.status(digest) is None:
+                raise StoreTrouble(
+                    "a blob that this load relies on was deleted meanwhile by another program",
+                    where=str(digest),
+                    hint="run the same command again",
+                )
+
+    def _publish(self) -> None:
+        folders: set[str] = set()
+        for digest, (path, measured) in self._ready.items():
+            target = self._layout.blob_path(digest)
+            folder = os.path.dirname(target)
+            if folder not in folders:
+                os.makedirs(folder, exist_ok=True)
+                folders.add(folder)
+            try:
+                os.replace(str(path), target)
+            except (IsADirectoryError, OSError) as error:
+                if error.errno not in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                raise StoreTrouble("a directory stands in a blob's place", where=target, hint="move it away") from None
+            self._inventory.cache.note(digest, os.lstat(target), measured.diff_id)
+        for folder in folders:
+            sync_directory(folder)
+        if folders:
+            sync_directory(os.path.dirname(next(iter(folders))))
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _merge(entries: list[Entry], plan: Plan) -> list[Entry]:
+    """The index after the plan: names move, what loses its last name stays, untagged."""
+    merged = list(entries)
+    for name, roots in _by_name(plan).items():
+        targets = {root.descriptor.digest for root in roots}
+        if any(entry.name == name and entry.descriptor.digest not in targets for entry in merged):
+            merged = [
+                entry.renamed(None) if entry.name == name and entry.descriptor.digest not in targets else entry
+                for entry in merged
+            ]
+        for root in roots:
+            if not any(entry.name == name and entry.descriptor.digest == root.descriptor.digest for entry in merged):
+                merged.append(Entry.make(root.descriptor, name, root.parent))
+    for root in plan.roots:
+        if not root.references and all(entry.descriptor.digest != root.descriptor.digest for entry in merged):
+            merged.append(Entry.make(root.descriptor, None, root.parent, root.labels[0] if root.labels else ""))
+    return tidy(merged)
+
+
+def _by_name(plan: Plan) -> dict[Reference, list[PlannedRoot]]:
+    names: dict[Reference, list[PlannedRoot]] = {}
+    for root in plan.roots:
+        for reference in root.references:
+            names.setdefault(reference, []).append(root)
+    return names
+
+
+def tidy(entries: list[Entry]) -> list[Entry]:
+    """Drop a nameless entry beside a named one of the same digest, and exact doubles."""
+    named = {entry.descriptor.digest for entry in entries if entry.name or entry.label}
+    seen: set[tuple[Digest, Reference | None, str]] = set()
+    result = []
+    for entry in entries:
+        key = (entry.descriptor.digest, entry.name, entry.label)
+        if key in seen or (not entry.name and not entry.label and entry.descriptor.digest in named):
+            continue
+        seen.add(key)
+        result.append(entry)
+    return result
+
+
+class _Bytes:
+    """Bytes in memory, as a stream."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = memoryview(data)
+
+    def readinto(self, target: memoryview, /) -> int:
+        count = min(len(target), len(self._left))
+        target[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+def _advancer(report: Report) -> Callable[[int], object]:
+    return lambda count: report(Event("advance", count=count))
+
+
+def _refuse_moves(entries: list[Entry], plan: Plan) -> None:
+    """Raise :class:`Conflict` when a tag that was free or ours at planning time moved meanwhile."""
+    now = {entry.name: entry.descriptor.digest for entry in entries if entry.name}
+    for move in plan.tags:
+        current = now.get(move.reference)
+        if current is not None and current != move.root:
+            raise Conflict(f"{move.reference.familiar} was moved by another process meanwhile", hint="run it again")

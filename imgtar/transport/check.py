@@ -1,0 +1,126 @@
+"""The sink that only measures: the receiver of verify, inspect and dry runs. Nothing is written anywhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from imgtar.blob.measure import Measure, Window, measure
+from imgtar.blob.stream import Readable
+from imgtar.blob.workers import each
+from imgtar.errors import ImgtarError
+from imgtar.events import Event, Report, silent
+from imgtar.graph.finding import Finding
+from imgtar.graph.inventory import EmptyInventory, Inventory
+from imgtar.graph.plan import Plan, Write
+from imgtar.model.digest import Digest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.ports import Blob, Receipt, Staged
+from imgtar.proof import prove
+
+__all__ = ["Check"]
+
+_KEPT_TOTAL = 64 << 20
+
+
+class Check:
+    """A transaction that keeps nothing but small documents in memory.
+
+    With ``collect``, faults in blobs become findings instead of errors; ``bad`` then holds the digests concerned.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory | None = None,
+        *,
+        collect: bool = False,
+        diff: bool = True,
+        report: Report = silent,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._inventory: Inventory = inventory if inventory is not None else EmptyInventory()
+        self._collect = collect
+        self._diff = diff
+        self._report = report
+        self._limits = limits
+        self._budget = _KEPT_TOTAL
+        self._mutex = threading.Lock()
+        self.findings: list[Finding] = []
+        self.bad: set[Digest] = set()
+        self.blobs_checked = 0
+        self.bytes_checked = 0
+
+    @property
+    def inventory(self) -> Inventory:
+        """What the supposed receiver holds."""
+        return self._inventory
+
+    def stage(self, content: Readable, size: int, *, where: str, claimed: Digest | None = None) -> Staged:
+        """See :class:`imgtar.ports.Dock`. Keeps what may be a document: JSON, and small enough to be one."""
+        kept: bytearray | None = bytearray() if size <= min(self._limits.config, self._budget) else None
+
+        def keep(piece: memoryview) -> None:
+            nonlocal kept
+            if kept is not None:
+                if not kept and bytes(piece[:64]).lstrip()[:1] not in (b"{", b"["):
+                    kept = None
+                else:
+                    kept += piece
+            self._report(Event("advance", count=len(piece)))
+
+        algorithm = claimed.algorithm if claimed is not None else "sha256"
+        measured = measure(content, write=keep, where=where, algorithm=algorithm, diff=self._diff, limits=self._limits)
+        if kept is not None:
+            self._budget -= len(kept)
+        return Staged(measured, bytes(kept) if kept is not None else None)
+
+    def read_staged(self, staged: Staged, cap: int) -> bytes | None:
+        """See :class:`imgtar.ports.Dock`."""
+        return staged.token if isinstance(staged.token, bytes) and len(staged.token) <= cap else None
+
+    def receive(self, plan: Plan, fetch: Callable[[Write], Blob], report: Report, jobs: int) -> None:
+        """Measure every planned blob and compare it with what was promised."""
+        to_read = [(write, fetch(write)) for write in plan.writes if write.kept is None]
+        total = sum(write.size for write, blob in to_read if blob.staged is None)
+        report(Event("start", "checking", total=total))
+        for write in plan.writes:
+            if write.kept is not None:
+                self._count(write.size)
+        to_read.sort(key=lambda pair: -pair[0].size)
+        each(lambda pair: self.examine(pair[0], pair[1]), to_read, jobs)
+        report(Event("end"))
+
+    def examine(self, write: Write, blob: Blob) -> None:
+        """Measure one blob and compare."""
+        try:
+            prove(write, self._measured(write, blob), blob.where)
+        except ImgtarError as error:
+            if not self._collect:
+                raise
+            with self._mutex:
+                self.findings.append(Finding.of(error))
+                self.bad.add(write.digest)
+        self._count(write.size)
+
+    def _measured(self, write: Write, blob: Blob) -> Measure:
+        if blob.staged is not None:
+            return blob.staged.measure
+        assert blob.open is not None
+        with blob.open() as content:
+            return measure(
+                Window(content, write.size + 1),
+                where=blob.where,
+                algorithm=write.digest.algorithm,
+                diff=write.diff_id is not None,
+                limits=self._limits,
+                progress=lambda count: self._report(Event("advance", count=count)),
+            )
+
+    def _count(self, size: int) -> None:
+        with self._mutex:
+            self.blobs_checked += 1
+            self.bytes_checked += size
+
+    def commit(self, plan: Plan) -> Receipt:
+        """Say what would have been done; nothing is."""
+        return Receipt(plan.bytes_to_write, plan.bytes_reused, len(plan.writes), len(plan.reused))

@@ -1,0 +1,272 @@
+"""From a table of members to a catalog: which form this is, and what both views of a hybrid say together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from imgtar.errors import Refused
+from imgtar.graph.catalog import Catalog, Root
+from imgtar.graph.finding import Finding
+from imgtar.graph.library import Library
+from imgtar.graph.walk import Node, Walker, images_of
+from imgtar.model import mediatype
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import Digest
+from imgtar.model.documents import encode_manifest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.text import printable
+from imgtar.transport.detect import describe_content
+from imgtar.transport.docker_view import DockerImage, draft_of, read_docker
+from imgtar.transport.legacy_view import is_legacy, read_legacy
+from imgtar.transport.members import Members
+from imgtar.transport.oci_view import BlobTable, layout_blobs, read_dir, read_layout
+
+__all__ = ["Interpretation", "describe_entry", "interpret"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interpretation:
+    """A catalog, and where each of its blobs lies among the members."""
+
+    catalog: Catalog
+    names: dict[Digest, str]
+
+
+def interpret(
+    members: Members,
+    compression: str,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    directory: bool = False,
+    findings: Iterable[Finding] = (),
+) -> Interpretation:
+    """Say what the members are. Raises :class:`Refused` ``E_TYPE`` when they are no image archive of any known form."""
+    names: dict[Digest, str] = {}
+    library = Library([BlobTable(members, names).fetch], limits)
+    remarks = list(findings)
+    has_index = "index.json" in members.files
+    has_manifest = "manifest.json" in members.files
+    for name in ("index.json", "manifest.json", "oci-layout", "repositories"):
+        if name in members.links:
+            raise Refused("E_LINK", f"{name} is a link", where=f"{members.label}: {name}")
+    if "oci-layout" in members.files and not has_index:
+        raise Refused("E_TYPE", "there is an oci-layout file but no index.json", where=members.label, hint=_AGAIN)
+    if has_manifest and not has_index and _is_object(members, limits):
+        root, found = read_dir(members, limits)
+        names.update(found)
+        form, roots = "dir", [root]
+    elif has_index or has_manifest:
+        form = "hybrid" if has_index and has_manifest else "oci" if has_index else "docker"
+        roots = []
+        names.update(layout_blobs(members))
+        if has_index:
+            roots, said = read_layout(members, limits)
+            remarks += said
+        if has_manifest:
+            images, configs, said = read_docker(members, limits)
+            remarks += said
+            for digest, name in configs.items():
+                names.setdefault(digest, name)
+            roots = _Views(members, library, names, limits, remarks, hybrid=has_index).merge(roots, images)
+    elif is_legacy(members):
+        form = "docker-legacy"
+        roots, found, said = read_legacy(members, library, limits)
+        remarks += said
+        names.update(found)
+        roots = [_settled(root, library) for root in roots]
+    else:
+        message, hint = describe_content(members.files, members.links)
+        cut = message.startswith("the archive ends before")
+        raise Refused("E_TRUNC" if cut else "E_TYPE", message, where=members.label, hint=hint)
+    if directory and has_index:
+        form = "oci-dir"
+    offers = {digest: members.files[name] for digest, name in names.items()}
+    for digest, raw in library.written.items():
+        offers.setdefault(digest, len(raw))
+    catalog = Catalog(
+        members.label,
+        form,
+        compression,
+        tuple(roots),
+        library,
+        offers,
+        tuple(remarks),
+        names,
+        "imgtar.json" in members.files,
+    )
+    return Interpretation(catalog, names)
+
+
+_AGAIN = "the archive was cut short when it was made, or something was left out: make it again"
+
+
+def _is_object(members: Members, limits: Limits) -> bool:
+    return members.read("manifest.json", limits.document).lstrip(b" \t\r\n").startswith(b"{")
+
+
+def _settled(root: Root, library: Library) -> Root:
+    """Write the manifest of an image that came without one, if all its layers are here."""
+    draft = root.draft
+    if draft is None or not draft.complete:
+        return root
+    raw = encode_manifest(draft.config, tuple(slot.layer for slot in draft.slots if slot.layer is not None))
+    descriptor = Descriptor(mediatype.IMAGE_MANIFEST, Digest.of(raw), len(raw))
+    library.add(descriptor.digest, raw)
+    return replace(root, descriptor=descriptor)
+
+
+class _Views:
+    """Brings the OCI view and the Docker view of one archive together (rulings: hybrids)."""
+
+    def __init__(
+        self,
+        members: Members,
+        library: Library,
+        names: dict[Digest, str],
+        limits: Limits,
+        findings: list[Finding],
+        *,
+        hybrid: bool,
+    ) -> None:
+        self._members = members
+        self._library = library
+        self._names = names
+        self._findings = findings
+        self._hybrid = hybrid
+        self._walker = Walker(library, limits)
+
+    def merge(self, oci: Sequence[Root], docker: Sequence[DockerImage]) -> list[Root]:
+        roots = list(oci)
+        nodes: list[Node | None] = [self._walker.grow(root.descriptor) if root.descriptor else None for root in roots]
+        if self._hybrid and not roots and docker:
+            self._warn("E_MISSING", self._members.label, "index.json lists no images; manifest.json is believed")
+        for image in docker:
+            self._no_contradiction(image, roots, nodes)
+            place, node = self._find(image, nodes)
+            if image.config is None:
+                if place is None and not self._promised(image, roots):
+                    labels = tuple(reference.familiar for reference in image.references)
+                    roots.append(Root(None, labels, image.references, lost_config=image.item.config))
+                    nodes.append(None)
+                continue
+            if place is None:
+                if self._hybrid and roots:
+                    self._warn("E_MISSING", self._title(image), "is listed in manifest.json but not in index.json")
+                roots.append(self._from_docker(image))
+                nodes.append(None)
+            elif node is not None and not self._same_layers(image, node) and nodes[place] is node:
+                message = "index.json and manifest.json list its layers differently; manifest.json is believed"
+                self._warn("E_TYPE", self._title(image), message)
+                roots[place] = replace(self._from_docker(image), labels=roots[place].labels)
+                nodes[place] = None
+            else:
+                roots[place] = self._with_names(roots[place], image)
+        return _one_each(roots)
+
+    def _warn(self, code: str, subject: str, message: str) -> None:
+        self._findings.append(Finding(code, "warning", subject, message))
+
+    def _title(self, image: DockerImage) -> str:
+        return image.references[0].familiar if image.references else image.item.config
+
+    def _from_docker(self, image: DockerImage) -> Root:
+        labels = tuple(reference.familiar for reference in image.references)
+        draft = draft_of(image, self._members, self._names)
+        return _settled(Root(None, labels, image.references, image.parent, draft), self._library)
+
+    def _find(self, image: DockerImage, nodes: Sequence[Node | None]) -> tuple[int | None, Node | None]:
+        if image.config is None:
+            return None, None
+        for place, node in enumerate(nodes):
+            for each in images_of(node) if node is not None else ():
+                if each.manifest is not None and each.manifest.config.digest == image.config.digest:
+                    return place, each
+        return None, None
+
+    def _promised(self, image: DockerImage, roots: Sequence[Root]) -> bool:
+        """Whether the OCI view speaks of an image whose config the archive lacks, so that it will report the gap."""
+        return any(set(image.references) & set(root.references) for root in roots) or (
+            not image.references and bool(roots)
+        )
+
+    def _no_contradiction(self, image: DockerImage, roots: Sequence[Root], nodes: Sequence[Node | None]) -> None:
+        if image.config is None:
+            return
+        for root, node in zip(roots, nodes, strict=True):
+            if node is None or not set(root.references) & set(image.references):
+                continue
+            images = [each for each in images_of(node) if each.manifest is not None]
+            known = {each.manifest.config.digest for each in images if each.manifest is not None}
+            if known and image.config.digest not in known and not node.index:
+                name = next(iter(set(root.references) & set(image.references))).familiar
+                message = f"two different images under one tag: {name} is {image.config.digest} in manifest.json"
+                raise Refused(
+                    "E_TYPE",
+                    f"{message} and {', '.join(map(str, known))} in index.json",
+                    where=self._members.label,
+                    hint="Docker and containerd would load different images from this archive: make it again",
+                )
+
+    def _same_layers(self, image: DockerImage, node: Node) -> bool:
+        assert node.manifest is not None
+        digests = {name: digest for digest, name in self._names.items()}
+        said = [digests.get(name) if name is not None else None for name in image.layer_names]
+        listed = [layer.digest for layer in node.manifest.layers]
+        if len(said) != len(listed):
+            return False
+        # An absent file, or one that is no blob of the layout, cannot contradict.
+        return all(one is None or one == other for one, other in zip(said, listed, strict=True))
+
+    def _with_names(self, root: Root, image: DockerImage) -> Root:
+        extra = [reference for reference in image.references if reference not in root.references]
+        labels = root.labels or tuple(reference.familiar for reference in extra)
+        parent = root.parent or image.parent
+        return replace(root, labels=labels, references=(*root.references, *extra), parent=parent)
+
+
+def _one_each(roots: Sequence[Root]) -> list[Root]:
+    """Join roots of one digest: a docker archive may list one image twice."""
+    result: list[Root] = []
+    places: dict[Digest, int] = {}
+    for root in roots:
+        place = places.get(root.descriptor.digest) if root.descriptor is not None else None
+        if place is None:
+            if root.descriptor is not None:
+                places[root.descriptor.digest] = len(result)
+            result.append(root)
+        else:
+            first = result[place]
+            result[place] = replace(
+                first,
+                labels=tuple(dict.fromkeys((*first.labels, *root.labels))),
+                references=tuple(dict.fromkeys((*first.references, *root.references))),
+                parent=first.parent or root.parent,
+            )
+    return result
+
+
+def describe_entry(members: Members, entry: str, limits: Limits = DEFAULT_LIMITS) -> str | None:
+    """Say which part of which image the member ``entry`` is ("layer 3 of app:1"), as far as the documents are here.
+
+    For messages about damage only: whatever cannot be read makes the answer ``None``.
+    """
+    try:
+        if "manifest.json" in members.files:
+            for image in read_docker(members, limits)[0]:
+                for position, path in enumerate(image.item.layers, 1):
+                    if path.removeprefix("./") == entry:
+                        title = image.references[0].familiar if image.references else image.item.config
+                        return f"layer {position} of {printable(title)}"
+        if "index.json" in members.files:
+            names = layout_blobs(members)
+            library = Library([BlobTable(members, names).fetch], limits)
+            walker = Walker(library, limits)
+            for root in read_layout(members, limits)[0]:
+                for node in images_of(walker.grow(root.descriptor)) if root.descriptor else ():
+                    for position, layer in enumerate(node.manifest.layers if node.manifest else (), 1):
+                        if f"blobs/{layer.digest.path}" == entry:
+                            return f"layer {position} of {printable(root.title)}"
+    except Refused:
+        return None
+    return None

@@ -1,0 +1,143 @@
+"""From what the user wrote to a source: a file, a directory, standard input, a folder full of archives."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
+from imgtar.errors import NotFound, local_trouble
+from imgtar.model.digest import Digest, Hasher
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.text import printable, shown
+from imgtar.transport.archive import DirectorySource, FdReader, StreamSource, TarSource, check_head
+from imgtar.transport.detect import HEAD, is_tar_head
+
+__all__ = ["ArchiveSource", "Fingerprint", "close_all", "open_archive", "open_medium"]
+
+ArchiveSource = TarSource | StreamSource | DirectorySource
+
+_STANDARD_INPUT = "standard input"
+
+
+class Fingerprint:
+    """The size and SHA-256 of an archive file as it is on the medium, once it has passed."""
+
+    def __init__(self) -> None:
+        self._hasher: Hasher = Digest("sha256", "").hasher()
+        self._reader: FdReader | None = None
+
+    def attach(self, fd: int) -> FdReader:
+        """Return a reader whose bytes are counted and hashed."""
+        self._reader = FdReader(fd, self._hasher)
+        return self._reader
+
+    @property
+    def size(self) -> int | None:
+        """Bytes that passed; ``None`` when the archive is not read in order."""
+        return self._reader.size if self._reader is not None else None
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash in hex of the bytes that passed."""
+        return self._hasher.hexdigest() if self._reader is not None else None
+
+
+def open_archive(
+    path: str, *, stdin_fd: int = 0, limits: Limits = DEFAULT_LIMITS, fingerprint: Fingerprint | None = None
+) -> ArchiveSource:
+    """Open one archive. ``path`` is a file, a layout directory, or ``-`` for the descriptor ``stdin_fd``.
+
+    Raises :class:`NotFound`, :class:`LocalTrouble`, or :class:`Refused` for what is plainly something else.
+    """
+    label = _STANDARD_INPUT if path == "-" else printable(path, limit=None)
+    try:
+        # O_NONBLOCK, so that a fifo without a writer is opened; reading it then waits as it should.
+        fd = os.dup(stdin_fd) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFound(
+            f"no such file or directory: {shown(path)}", hint="check the path and that the medium is mounted"
+        ) from None
+    except NotADirectoryError:
+        raise NotFound(f"no such file: {shown(path)}") from None
+    except OSError as error:
+        raise local_trouble(error, f"opening {label}") from None
+    try:
+        status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode):
+            os.close(fd)
+            return DirectorySource(label, path, limits)
+        return _open_file(label, fd, status, limits, fingerprint)
+    except OSError as error:
+        raise local_trouble(error, f"reading {label}") from None
+
+
+def _open_file(
+    label: str, fd: int, status: os.stat_result, limits: Limits, fingerprint: Fingerprint | None
+) -> ArchiveSource:
+    try:
+        if stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            size = os.lseek(fd, 0, os.SEEK_END) if stat.S_ISBLK(status.st_mode) else status.st_size
+            position = os.lseek(fd, 0, os.SEEK_CUR) if stat.S_ISREG(status.st_mode) else 0
+            head = os.pread(fd, HEAD, 0)
+            if sniff(head) is Compression.NONE and position == 0:
+                check_head(head, label, decompressed=False)
+                return TarSource(label, fd, size, limits)
+        reader = fingerprint.attach(fd) if fingerprint is not None else FdReader(fd)
+        compression = sniff(reader.peek(SNIFF_BYTES))
+        return StreamSource(label, reader, compression, lambda: _close(fd), limits)
+    except BaseException:
+        _close(fd)
+        raise
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError as error:
+        if error.errno != errno.EBADF:  # Closing twice is fine, anything else is not.
+            raise
+
+
+def open_medium(
+    path: str, *, stdin_fd: int = 0, limits: Limits = DEFAULT_LIMITS
+) -> tuple[list[ArchiveSource], list[str]]:
+    """Open ``path``, or, when it is a folder of archives, all archives in it by name. Returns sources and files passed over."""
+    if path == "-" or not os.path.isdir(path) or _is_layout(path):
+        return [open_archive(path, stdin_fd=stdin_fd, limits=limits)], []
+    sources: list[ArchiveSource] = []
+    skipped: list[str] = []
+    for name in sorted(os.listdir(path)):
+        inner = os.path.join(path, name)
+        if os.path.isdir(inner):
+            if _is_layout(inner):
+                sources.append(open_archive(inner, limits=limits))
+        elif _may_be_archive(inner):
+            sources.append(open_archive(inner, limits=limits))
+        else:
+            skipped.append(name)
+    if not sources:
+        raise NotFound(
+            f"no image archive in {shown(path)}", hint="it is neither an OCI layout nor a folder with archives in it"
+        )
+    return sources, skipped
+
+
+def _is_layout(path: str) -> bool:
+    return any(os.path.lexists(os.path.join(path, name)) for name in ("index.json", "oci-layout", "manifest.json"))
+
+
+def _may_be_archive(path: str) -> bool:
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    return is_tar_head(head) or sniff(head) is not Compression.NONE
+
+
+def close_all(sources: Sequence[ArchiveSource]) -> None:
+    """Close every source."""
+    for source in sources:
+        source.close()

@@ -1,0 +1,340 @@
+"""Images out: hybrid, docker and OCI tars, and layout directories. The same images give the same bytes, always."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from imgtar.blob.compression import Compression, compressing
+from imgtar.blob.files import sync_directory, write_all
+from imgtar.blob.measure import buffer
+from imgtar.blob.tar_writer import TarWriter
+from imgtar.blob.workers import WriteBehind
+from imgtar.errors import StoreTrouble, UsageError, local_trouble
+from imgtar.events import Event, Report
+from imgtar.graph.plan import Plan, PlannedRoot, Write
+from imgtar.graph.walk import Node, images_of, platform_of
+from imgtar.model import mediatype
+from imgtar.model.digest import Digest, Hasher
+from imgtar.model.platform import Platform
+from imgtar.model.reference import Reference
+from imgtar.ports import Blob
+from imgtar.text import shown
+
+__all__ = ["Form", "Written", "docker_images", "whole_file", "write_directory", "write_tar"]
+
+Form = Literal["hybrid", "docker", "oci", "oci-dir"]
+Fetch = Callable[[Write], Blob]
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_PREFERRED = Platform("linux", "amd64")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written: bytes, SHA-256 of the file in hex (``None`` for a directory), number of blobs."""
+
+    size: int
+    sha256: str | None
+    blobs: int
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _index(roots: Sequence[PlannedRoot], form: Form) -> bytes:
+    """``index.json``: one entry for each name, as Docker and containerd write it, and one for what has no name."""
+    entries: list[tuple[str, str, dict[str, Any]]] = []
+    for root in roots:
+        names: tuple[Reference | None, ...] = root.references or (None,)
+        for name in names:
+            annotations = dict(root.descriptor.annotations)
+            if name is not None:
+                annotations[mediatype.CONTAINERD_NAME] = name.full
+                # Docker puts only the tag here; for skopeo and umoci, which pick by this text, the whole name is unique.
+                annotations[mediatype.REF_NAME] = name.tag or "" if form == "hybrid" else name.familiar
+            elif root.labels:
+                annotations[mediatype.REF_NAME] = root.labels[0]
+            descriptor = root.descriptor.with_annotations(annotations)
+            entries.append((name.full if name else "~", str(descriptor.digest), descriptor.to_json()))
+    entries.sort(key=lambda entry: entry[:2])
+    body = {"schemaVersion": 2, "mediaType": mediatype.IMAGE_INDEX, "manifests": [entry for _, _, entry in entries]}
+    return _json(body)
+
+
+def docker_images(plan: Plan) -> list[tuple[PlannedRoot, Node]]:
+    """The image of each root that ``manifest.json`` can show: of an index linux/amd64, else its first (formats: W16)."""
+    coming = {image.digest for image in plan.images}
+    result = []
+    for root in plan.roots:
+        images = [node for node in images_of(root.node) if node.descriptor.digest in coming and node.config is not None]
+        if images:
+            preferred = [
+                node for node in images if (platform := platform_of(node)) is not None and platform.matches(_PREFERRED)
+            ]
+            result.append((root, (preferred or images)[0]))
+    return result
+
+
+def _docker_manifest(plan: Plan, path: Callable[[Digest, str], str]) -> bytes:
+    merged: dict[Digest, tuple[list[str], Node, PlannedRoot]] = {}
+    for root, node in docker_images(plan):
+        assert node.manifest is not None
+        names = [reference.full for reference in root.references]
+        known = merged.setdefault(node.manifest.config.digest, ([], node, root))
+        known[0].extend(name for name in names if name not in known[0])
+    items = []
+    for image_id, (names, node, root) in merged.items():
+        assert node.manifest is not None
+        item: dict[str, Any] = {
+            "Config": path(image_id, "config"),
+            "RepoTags": sorted(names) or None,
+            "Layers": [path(layer.digest, layer.media_type) for layer in node.manifest.layers],
+        }
+        if root.parent is not None and _valid_parent(root.parent.image_id, node, merged):
+            item["Parent"] = str(root.parent.image_id)
+        items.append((item["RepoTags"] or ["~"], str(image_id), item))
+    items.sort(key=lambda entry: entry[:2])
+    return _json([item for _, _, item in items])
+
+
+def _valid_parent(parent: Digest, child: Node, images: dict[Digest, tuple[list[str], Node, PlannedRoot]]) -> bool:
+    """Whether Docker accepts the link; a wrong one aborts its load (moby tarexport/load.go checkValidParent)."""
+    known = images.get(parent)
+    if known is None or known[1].config is None or child.config is None:
+        return False
+    before, after = known[1].config.history, child.config.history
+    if not before and not after:
+        return True
+    return len(after) - len(before) == 1 and after[: len(before)] == before
+
+
+def _layout_path(digest: Digest, _kind: str) -> str:
+    return f"blobs/{digest.path}"
+
+
+def _docker_path(digest: Digest, kind: str) -> str:
+    if kind == "config":
+        return f"{digest.encoded}.json"
+    suffix = {"gzip": ".tar.gz", "zstd": ".tar.zst"}.get(mediatype.layer_compression(kind) or "", ".tar")
+    return f"{digest.encoded}{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    name: str
+    size: int
+    body: bytes | None = None
+    write: Write | None = None
+
+
+def _contents(plan: Plan, form: Form) -> tuple[list[str], list[_File]]:
+    """Folders and files in the order of writing: small documents first, then every blob once, by digest."""
+    documents = sorted((w for w in plan.writes if w.kind != "layer"), key=lambda w: str(w.digest))
+    layers = sorted((w for w in plan.writes if w.kind == "layer"), key=lambda w: str(w.digest))
+    files: list[_File] = []
+    if form == "docker":
+        manifest = _docker_manifest(plan, _docker_path)
+        files.append(_File("manifest.json", len(manifest), manifest))
+        wanted: dict[Digest, str] = {}
+        for _, node in docker_images(plan):
+            assert node.manifest is not None
+            wanted[node.manifest.config.digest] = _docker_path(node.manifest.config.digest, "config")
+            for layer in node.manifest.layers:
+                wanted.setdefault(layer.digest, _docker_path(layer.digest, layer.media_type))
+        files += [_File(wanted[w.digest], w.size, write=w) for w in (*documents, *layers) if w.digest in wanted]
+        return [], files
+    index = _index(plan.roots, form)
+    files += [_File("oci-layout", len(_LAYOUT), _LAYOUT), _File("index.json", len(index), index)]
+    if form == "hybrid" and docker_images(plan):
+        manifest = _docker_manifest(plan, _layout_path)
+        files.append(_File("manifest.json", len(manifest), manifest))
+    algorithms = sorted({"sha256", *(w.digest.algorithm for w in plan.writes)})
+    files += [_File(_layout_path(w.digest, ""), w.size, write=w) for w in (*documents, *layers)]
+    return ["blobs", *(f"blobs/{algorithm}" for algorithm in algorithms)], files
+
+
+def _copy(write: Write, fetch: Fetch, out: Callable[[memoryview], object], report: Report) -> None:
+    """Hand over a blob, verifying it on its way. Raises :class:`StoreTrouble` when it is not what its name says."""
+    hasher = write.digest.hasher()
+    size = 0
+    if write.kept is not None:
+        hasher.update(write.kept)
+        size = len(write.kept)
+        out(memoryview(write.kept))
+    else:
+        blob = fetch(write)
+        assert blob.open is not None
+        view = buffer()
+        with blob.open() as content:
+            while count := content.readinto(view):
+                size += count
+                if size > write.size:
+                    break
+                hasher.update(view[:count])
+                out(view[:count])
+                report(Event("advance", count=count))
+    if size != write.size or hasher.hexdigest() != write.digest.encoded:
+        raise StoreTrouble(
+            f"{write.title} is damaged in the store: its content does not match its digest",
+            where=str(write.digest),
+            hint="load an archive that carries it: that repairs the store; imgtar verify lists all damage",
+        )
+
+
+class _Output:
+    """The end of the pipe: counts, hashes and writes the archive's bytes on a thread of its own."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._hasher: Hasher = Digest("sha256", "").hasher()
+        self.size = 0
+        self._behind = WriteBehind(self._take)
+
+    def _take(self, piece: memoryview) -> None:
+        self._hasher.update(piece)
+        write_all(self._fd, piece)
+        self.size += len(piece)
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._behind.write(data)
+
+    def finish(self) -> str:
+        self._behind.finish()
+        return self._hasher.hexdigest()
+
+    def abandon(self) -> None:
+        self._behind.abandon()
+
+
+def write_tar(
+    plan: Plan,
+    fetch: Fetch,
+    fd: int,
+    form: Form,
+    compression: Compression,
+    level: int | None,
+    jobs: int,
+    report: Report,
+) -> Written:
+    """Write the plan's images as one tar to the descriptor ``fd``. Does not sync or close it."""
+    folders, files = _contents(plan, form)
+    report(Event("start", "saving", total=sum(file.size for file in files)))
+    output = _Output(fd)
+    try:
+        compressor = compressing(compression, level, output.write, jobs=jobs)
+        tar = TarWriter(compressor.write)
+        blobs = 0
+        wrote_folders = False
+        for file in files:
+            if file.body is not None:
+                tar.file(file.name, file.body)
+                continue
+            if not wrote_folders:
+                for folder in folders:
+                    tar.directory(folder)
+                wrote_folders = True
+            assert file.write is not None
+            tar.start_file(file.name, file.size)
+            _copy(file.write, fetch, tar.write, report)
+            tar.end_file()
+            blobs += 1
+        if not wrote_folders:
+            for folder in folders:
+                tar.directory(folder)
+        tar.finish()
+        compressor.finish()
+        digest = output.finish()
+    except BaseException:
+        output.abandon()
+        raise
+    report(Event("end"))
+    return Written(output.size, digest, blobs)
+
+
+@contextmanager
+def whole_file(path: str) -> Iterator[int]:
+    """A file that appears whole or not at all: a temporary name beside it, fsync, rename, fsync of the directory.
+
+    A symbolic link at ``path`` is replaced, not followed. What is no regular file (a device, a fifo) is written to.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        raise UsageError(f"{shown(path)} is a directory", hint="give a file name, or --format oci-dir for a directory")
+    if os.path.exists(path) and not os.path.isfile(path):
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+        return
+    temporary = os.path.join(folder, f".{os.path.basename(path)[:200]}.{secrets.token_hex(4)}.part")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise local_trouble(error, f"creating {shown(path)}") from None
+    try:
+        try:
+            yield fd
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+        sync_directory(folder)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report) -> Written:
+    """Write an OCI layout directory that appears whole or not at all. Raises :class:`UsageError` when it exists."""
+    target = os.path.abspath(path)
+    if os.path.lexists(target) and not (
+        os.path.isdir(target) and not os.path.islink(target) and not os.listdir(target)
+    ):
+        raise UsageError(
+            f"{shown(path)} exists already", hint="give a new directory: nothing is merged into an old one"
+        )
+    folders, files = _contents(plan, "oci-dir")
+    report(Event("start", "saving", total=sum(file.size for file in files)))
+    temporary = f"{target}.{secrets.token_hex(4)}.part"
+    size = blobs = 0
+    try:
+        for folder in ("", *folders):
+            os.mkdir(os.path.join(temporary, folder) if folder else temporary)
+        for file in files:
+            fd = os.open(os.path.join(temporary, file.name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            try:
+                if file.body is not None:
+                    write_all(fd, file.body)
+                else:
+                    assert file.write is not None
+                    _copy(file.write, fetch, _writer(fd), report)
+                    blobs += 1
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            size += file.size
+        for folder in (*reversed(folders), ""):
+            sync_directory(os.path.join(temporary, folder))
+        if os.path.isdir(target):
+            os.rmdir(target)
+        os.rename(temporary, target)
+        sync_directory(os.path.dirname(target))
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    report(Event("end"))
+    return Written(size, None, blobs)
+
+
+def _writer(fd: int) -> Callable[[memoryview], object]:
+    return lambda piece: write_all(fd, piece)
