@@ -59,9 +59,7 @@ def _run_app(arguments: list[str]) -> int:
 
     # typer brings its own copy of click since 0.26; its exceptions are reached through what typer exports.
     usage_error: type[Exception] = next(
-        each
-        for each in typer.BadParameter.__mro__
-        if issubclass(each, Exception) and each.__name__ == "ClickException"
+        each for each in typer.BadParameter.__mro__ if issubclass(each, Exception) and each.__name__ == "ClickException"
     )
     try:
         result = typer.main.get_command(app).main(args=arguments, prog_name="imgtar", standalone_mode=False)

@@ -34,11 +34,6 @@ class Library:
         """Put a document on the shelf that imgtar wrote itself."""
         self._extra[digest] = raw
 
-    @property
-    def written(self) -> dict[Digest, bytes]:
-        """The documents that were added."""
-        return self._extra
-
     def then(self, other: Library) -> Library:
         """A library that looks here first and in ``other`` after."""
         return Library([self._fetch_here, other._fetch_here], self._limits)

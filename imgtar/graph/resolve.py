@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from imgtar.errors import Conflict, NotFound, Refused
 from imgtar.graph.catalog import Catalog, DeclaredParent, Draft, Root, Slot
-from imgtar.graph.finding import Finding
+from imgtar.graph.finding import Finding, Severity
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.library import Library
 from imgtar.graph.plan import GapClass, GapKind, Missing, Plan, PlannedImage, PlannedRoot, TagMove, Write
@@ -21,7 +21,10 @@ from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
 from imgtar.text import printable
 
-__all__ = ["Policy", "grow_candidates", "resolve", "settle"]
+__all__ = ["IN_CONFIG", "Policy", "grow_candidates", "resolve", "settle"]
+
+IN_CONFIG = "parent in the config"
+"""Where a parent was learned from that only informs."""
 
 
 def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits: Limits = DEFAULT_LIMITS) -> Plan:
@@ -420,9 +423,14 @@ class _Resolution:
                 continue
             needed = planned.names or (str(planned.image_id),)
             hint = f"bring the parent image {parent.image_id}, or load with --parents warn (all layers are there)"
-            if self.policy.parents == "warn":
-                message = f"the parent image {parent.image_id} of {needed[0]} is nowhere ({parent.learned_from})"
-                self.findings.append(Finding("E_MISSING", "warning", str(parent.image_id), message, 4))
+            # buildah leaves the ID of its base in every Docker config; no engine has ever asked for it.
+            hearsay = parent.learned_from == IN_CONFIG
+            if self.policy.parents == "warn" or hearsay:
+                message = (
+                    f"the parent image {parent.image_id} of {printable(needed[0])} is nowhere ({parent.learned_from})"
+                )
+                severity: Severity = "info" if hearsay else "warning"
+                self.findings.append(Finding("E_MISSING", severity, str(parent.image_id), message, 4))
             else:
                 self.missing.append(
                     Missing("parent", parent.image_id, None, None, needed, parent.learned_from, "absent", hint)
@@ -434,7 +442,7 @@ def _parent_in_config(node: Node) -> DeclaredParent | None:
     if not text:
         return None
     try:
-        return DeclaredParent(Digest.parse(text if ":" in text else f"sha256:{text}"), "parent in the config")
+        return DeclaredParent(Digest.parse(text if ":" in text else f"sha256:{text}"), IN_CONFIG)
     except Refused:
         return None  # Docker before 1.10 wrote random IDs of other lengths here; such a one names no image of today.
 

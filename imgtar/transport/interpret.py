@@ -82,8 +82,6 @@ def interpret(
     if directory and has_index:
         form = "oci-dir"
     offers = {digest: members.files[name] for digest, name in names.items()}
-    for digest, raw in library.written.items():
-        offers.setdefault(digest, len(raw))
     catalog = Catalog(
         members.label,
         form,
