@@ -63,11 +63,25 @@ class Library:
         return raw
 
     def kind(self, descriptor: Descriptor) -> str:
-        """The media type to go by: the declared one, or what the document is when nothing is declared."""
-        if descriptor.media_type or not descriptor.digest.supported or descriptor.size > self._limits.document:
-            return descriptor.media_type
+        """The media type to go by: the declared one, or what the document is when nothing is declared.
+
+        Raises ``E_TYPE`` when the declared type is unknown but the document is a manifest or an index after all.
+        """
+        declared = descriptor.media_type
+        if mediatype.is_index(declared) or mediatype.is_manifest(declared):
+            return declared
+        if not descriptor.digest.supported or descriptor.size > self._limits.document:
+            return declared
         raw = self.raw(descriptor)
-        return "" if raw is None else documents.sniff_document(raw, str(descriptor.digest), self._limits)
+        if raw is None:
+            return declared
+        if not declared:
+            return documents.sniff_document(raw, str(descriptor.digest), self._limits)
+        actual = documents.pretended(raw)
+        if actual is not None:
+            message = f"calls itself {shown(actual)} but its descriptor says {shown(declared)}"
+            raise Refused("E_TYPE", message, where=str(descriptor.digest))
+        return declared
 
     def manifest(self, descriptor: Descriptor) -> Manifest | None:
         """The manifest behind ``descriptor``, or ``None`` when its bytes are not here."""

@@ -183,6 +183,7 @@ class _Resolution:
                 "present" if present else "new",
             )
             self.images.append((planned, image, root.parent or _parent_in_config(image)))
+            self.findings += _oddities(image, printable(root.title))
         self._name(candidate)
 
     def _left_out(self, node: Node, needed_by: tuple[str, ...]) -> set[int]:
@@ -435,6 +436,26 @@ class _Resolution:
                 self.missing.append(
                     Missing("parent", parent.image_id, None, None, needed, parent.learned_from, "absent", hint)
                 )
+
+
+def _oddities(node: Node, title: str) -> list[Finding]:
+    """What a document says of an image that its config contradicts, though it does not change what is loaded."""
+    if node.config is None or node.manifest is None:
+        return []
+    found = []
+    said, own = node.descriptor.platform, node.config.platform
+    if said is not None and said.architecture and own.architecture:
+        one, other = said.normalized(), own.normalized()
+        if (one.os, one.architecture) != (other.os, other.architecture):
+            message = f"{title}: the index says {printable(str(said))}, the config says {printable(str(own))}"
+            found.append(Finding("E_TYPE", "warning", str(node.descriptor.digest), message))
+    steps = sum(1 for entry in node.config.history if not entry.empty_layer)
+    if node.config.history and steps > len(node.manifest.layers):
+        message = (
+            f"{title}: the history counts {steps} layers, there are {len(node.manifest.layers)}; Docker refuses that"
+        )
+        found.append(Finding("E_TYPE", "warning", str(node.manifest.config.digest), message))
+    return found
 
 
 def _parent_in_config(node: Node) -> DeclaredParent | None:

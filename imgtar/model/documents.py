@@ -39,6 +39,7 @@ __all__ = [
     "parse_manifest",
     "parse_repositories",
     "parse_time",
+    "pretended",
     "sniff_document",
 ]
 
@@ -137,7 +138,8 @@ class _IndexShape(_Shape):
     schema_version: int = Field(2, alias="schemaVersion")
     media_type: Text = Field("", alias="mediaType")
     artifact_type: Text = Field("", alias="artifactType")
-    manifests: Annotated[list[_DescriptorShape], BeforeValidator(_none_is_empty_list)] = Field(default_factory=list)
+    # Docker 25.0.0-25.0.2 wrote null here (moby#47210); an index without the key at all is damaged.
+    manifests: Annotated[list[_DescriptorShape], BeforeValidator(_none_is_empty_list)]
     subject: _DescriptorShape | None = None
     annotations: Annotations = Field(default_factory=dict)
 
@@ -400,6 +402,25 @@ def sniff_document(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> st
         if "config" in value and "layers" in value:
             return mediatype.IMAGE_MANIFEST
     raise Refused("E_TYPE", "is neither an image manifest nor an index", where=what)
+
+
+def pretended(raw: bytes) -> str | None:
+    """Return the manifest or index type that a document of unknown declared type really has, ``None`` if none."""
+    if raw.lstrip()[:1] != b"{":
+        return None
+    try:
+        value = parse_json(raw, "")
+    except Refused:
+        return None
+    declared = value.get("mediaType")
+    if isinstance(declared, str) and (mediatype.is_index(declared) or mediatype.is_manifest(declared)):
+        return declared
+    if declared is None and value.get("schemaVersion") == 2:
+        if isinstance(value.get("manifests"), list):
+            return mediatype.IMAGE_INDEX
+        if isinstance(value.get("layers"), list) and isinstance(value.get("config"), dict):
+            return mediatype.IMAGE_MANIFEST
+    return None
 
 
 def encode_manifest(config: Descriptor, layers: tuple[Descriptor, ...]) -> bytes:

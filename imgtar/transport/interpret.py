@@ -69,6 +69,8 @@ def interpret(
             for digest, name in configs.items():
                 names.setdefault(digest, name)
             roots = _Views(members, library, names, limits, remarks, hybrid=has_index).merge(roots, images)
+        if not roots:
+            remarks.append(Finding("E_MISSING", "warning", members.label, "the archive lists no images at all", 4))
     elif is_legacy(members):
         form = "docker-legacy"
         roots, found, said = read_legacy(members, library, limits)
@@ -160,7 +162,21 @@ class _Views:
                 nodes[place] = None
             else:
                 roots[place] = self._with_names(roots[place], image)
-        return _one_each(roots)
+        return _one_each([self._from_other_names(root) for root in roots])
+
+    def _from_other_names(self, root: Root) -> Root:
+        """Fill layers whose file is not there, when the same layer lies in the archive under another name."""
+        draft = root.draft
+        if draft is None or draft.complete:
+            return root
+        slots = []
+        for slot in draft.slots:
+            layer = slot.layer
+            if layer is None and slot.diff_id in self._names:
+                layer = Descriptor(mediatype.LAYER, slot.diff_id, self._members.files[self._names[slot.diff_id]])
+                self._warn("E_MISSING", root.title, f"{slot.expected_in} is not there, but the same layer is elsewhere")
+            slots.append(replace(slot, layer=layer))
+        return _settled(replace(root, draft=replace(draft, slots=tuple(slots))), self._library)
 
     def _warn(self, code: str, subject: str, message: str) -> None:
         self._findings.append(Finding(code, "warning", subject, message))
@@ -217,6 +233,9 @@ class _Views:
         return all(one is None or one == other for one, other in zip(said, listed, strict=True))
 
     def _with_names(self, root: Root, image: DockerImage) -> Root:
+        if root.references and image.references and not set(root.references) & set(image.references):
+            message = f"index.json calls it {root.references[0].familiar}; both names are understood"
+            self._warn("E_NAME", self._title(image), message)
         extra = [reference for reference in image.references if reference not in root.references]
         labels = root.labels or tuple(reference.familiar for reference in extra)
         parent = root.parent or image.parent

@@ -58,6 +58,10 @@ def read_legacy(
             value = parse_json(raw, where, limit=limits.config, limits=limits)
             if not isinstance(value, dict):
                 raise Refused("E_JSON", "is not a JSON object", where=where)
+            _as_spelled(value, _V1_NAMES, where)
+            for part in ("config", "container_config"):
+                if isinstance(value.get(part), dict):
+                    _as_spelled(value[part], _CONFIG_NAMES, where)
             images[match[1]] = (raw, value)
     tags, findings = _tags(members, images, limits)
     heads = set(images) - {str(value.get("parent")) for _, value in images.values() if value.get("parent")}
@@ -78,6 +82,13 @@ def read_legacy(
         labels = tuple(reference.familiar for reference in references)
         roots.append(Root(None, labels, references, None, Draft(config, parsed, tuple(converted.slots))))
     return roots, names, findings
+
+
+def _as_spelled(value: dict[str, Any], names: dict[str, str], where: str) -> None:
+    """Refuse a key in another case: Go would take it, and the ID would depend on who converts."""
+    for key in value:
+        if names.get(key.lower(), key) != key:
+            raise Refused("E_JSON", f"has the key {shown(key)} for {names[key.lower()]}", where=where)
 
 
 def _tags(
@@ -267,6 +278,10 @@ _CONFIG_FIELDS: tuple[tuple[str, bool, Any], ...] = (
     ("OnBuild", False, None), ("Labels", False, None), ("StopSignal", True, ""), ("StopTimeout", True, None),
     ("Shell", True, None),
 )  # fmt: skip
+
+
+_V1_NAMES = {name.lower(): name for name in (*_SKIPPED, *(name for name, _ in _V1_FIELDS))}
+_CONFIG_NAMES = {name.lower(): name for name, _, _ in _CONFIG_FIELDS}
 
 
 def _through_v1_struct(value: dict[str, Any]) -> bytes:
