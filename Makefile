@@ -1,0 +1,51 @@
+# On a machine with Python 3.11+ and make, `make demo` and `make test` do all their set-up themselves.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+JOBS   ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check interop bench bench-quick format clean
+
+help:  ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+# One stamp for the program, one for what the tests need, so that each is set up once.
+$(VENV)/.program: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("imgtar needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.tests: $(VENV)/.program
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.program  ## Verify, load, list, save and verify a real archive
+	@sh docs/demo.sh $(BIN)/imgtar
+
+test: $(VENV)/.tests  ## Run the tests (fast ones; see interop)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not interop and not slow"
+
+check: $(VENV)/.tests  ## ruff, mypy and the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+interop: $(VENV)/.tests  ## Exchange archives with Docker, podman, skopeo, containerd, umoci, buildah (needs them, and root)
+	$(BIN)/python -m pytest -n $(JOBS) -m interop
+
+bench: $(VENV)/.tests  ## Measure against a plain loop and the peers that are installed (under 10 minutes)
+	$(BIN)/python benchmarks/run.py
+
+bench-quick: $(VENV)/.tests  ## The same, small (under 1 minute)
+	$(BIN)/python benchmarks/run.py --quick
+
+format: $(VENV)/.tests  ## Format and sort imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove what the targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/work
