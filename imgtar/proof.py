@@ -20,7 +20,7 @@ def prove(write: Write, measured: Measure, where: str) -> None:
     if measured.digest != write.digest:
         # A plain layer of a docker archive has no digest of its own: what the archive claims is the diff ID.
         if form in ("docker", "docker-legacy") and write.diff_id == write.digest:
-            raise _diff_id_mismatch(write, measured.digest, place)
+            raise _diff_id_mismatch(write, measured.digest, where)
         message = f"digest mismatch: expected {write.digest}, actual {measured.digest}"
         hint = "the content is damaged or was changed: make the archive again, or copy it again from its source"
         details = {"expected": str(write.digest), "actual": str(measured.digest)}
@@ -30,7 +30,7 @@ def prove(write: Write, measured: Measure, where: str) -> None:
     if measured.fault is not None:
         raise Refused(measured.fault.code, measured.fault.message, where=place, hint=measured.fault.hint)
     if measured.diff_id != write.diff_id:
-        raise _diff_id_mismatch(write, measured.diff_id, place)
+        raise _diff_id_mismatch(write, measured.diff_id, where)
 
 
 def _diff_id_mismatch(write: Write, actual: object, place: str) -> Refused:

@@ -7,11 +7,11 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from imgtar.blob.stream import BUFFER_SIZE, Readable
 
-__all__ = ["ReadAhead", "WriteBehind", "default_jobs", "each"]
+__all__ = ["Beside", "ReadAhead", "WriteBehind", "default_jobs", "each"]
 
 _T = TypeVar("_T")
 
@@ -38,6 +38,21 @@ def each(work: Callable[[_T], object], items: Iterable[_T], jobs: int) -> None:
         for future in futures:
             if not future.cancelled():
                 future.result()
+
+
+class Beside(Generic[_T]):
+    """Work that runs on a thread of its own beside what the caller does."""
+
+    def __init__(self, work: Callable[[], _T]) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="imgtar-beside")
+        self._future = self._pool.submit(work)
+
+    def result(self) -> _T:
+        """Wait for it; return what it returned or raise what it raised."""
+        try:
+            return self._future.result()
+        finally:
+            self._pool.shutdown()
 
 
 class ReadAhead:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,8 +11,8 @@ from typing import Any
 from imgtar import __version__
 from imgtar.blob.files import FileWindow
 from imgtar.blob.measure import measure
-from imgtar.blob.workers import default_jobs, each
-from imgtar.errors import ImgtarError, local_trouble
+from imgtar.blob.workers import Beside, default_jobs, each
+from imgtar.errors import ImgtarError, Refused, local_trouble
 from imgtar.events import Event, Report, silent
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.explain import describe_missing
@@ -163,46 +162,28 @@ def _archive(path: str, fast: bool, jobs: int, report: Report, limits: Limits) -
             raise
         verdict.findings.append(Finding.of(error))
         return verdict
-    hashing = _FileHash(source) if isinstance(source, TarSource) and not fast else None
+    hashing = Beside(lambda: _hash_file(source)) if isinstance(source, TarSource) and not fast else None
     try:
         check = Check(collect=True, diff=not fast, report=report, limits=limits)
         _examine(source, check, verdict, fast, jobs, report, limits)
+        verdict.size, verdict.sha256 = fingerprint.size, fingerprint.sha256
+        if isinstance(source, TarSource):
+            verdict.size = source.size
+        if hashing is not None:
+            verdict.sha256 = hashing.result()
+    except Refused as error:
+        # The file became shorter while it was hashed: that is damage, and the examination may have seen it too.
+        verdict.findings.append(Finding.of(error))
     except OSError as error:
         raise local_trouble(error, f"reading {path}") from None
     finally:
-        if hashing is not None:
-            verdict.size, verdict.sha256 = hashing.result()
-        else:
-            verdict.size, verdict.sha256 = fingerprint.size, fingerprint.sha256
-            if isinstance(source, TarSource):
-                verdict.size = source.size
         source.close()
     return verdict
 
 
-class _FileHash:
-    """Hashes the archive file itself beside the examination of what is in it."""
-
-    def __init__(self, source: TarSource) -> None:
-        self._source = source
-        self._sha256: str | None = None
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="imgtar-file-hash", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        window = FileWindow(self._source.fd, 0, self._source.size, self._source.label)
-        try:
-            self._sha256 = measure(window, diff=False).digest.encoded
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
-            self._failure = error
-
-    def result(self) -> tuple[int, str | None]:
-        """Wait for it. The examination reports damage; a file that cannot be read to its end has no hash."""
-        self._thread.join()
-        if isinstance(self._failure, OSError):
-            raise local_trouble(self._failure, f"reading {self._source.label}") from None
-        return self._source.size, self._sha256
+def _hash_file(source: TarSource) -> str:
+    """The SHA-256 of the archive file as it lies on the medium, in hex."""
+    return measure(FileWindow(source.fd, 0, source.size, source.label), diff=False).digest.encoded
 
 
 def _examine(

@@ -121,6 +121,8 @@ class _Archive:
                 error.args = (error.message,)
             if not error.hint:
                 error.hint = "the copy is not whole: compare sizes with the original and copy it again"
+        elif error.code == "E_COMPRESS":
+            error.hint = error.hint or "the copy is not whole or was changed: copy the archive again from its source"
         elif error.code in ("E_HEADER", "E_LIMIT", "E_PATH", "E_LINK", "E_DUP"):
             scan.not_another_kind()
         return error

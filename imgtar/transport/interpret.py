@@ -13,8 +13,9 @@ from imgtar.graph.walk import Node, Walker, images_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import encode_manifest
+from imgtar.model.documents import encode_manifest, parse_docker_manifest, pretended
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.model.strictjson import parse_json
 from imgtar.text import printable
 from imgtar.transport.detect import describe_content
 from imgtar.transport.docker_view import DockerImage, draft_of, read_docker
@@ -269,21 +270,59 @@ def describe_entry(members: Members, entry: str, limits: Limits = DEFAULT_LIMITS
     For messages about damage only: whatever cannot be read makes the answer ``None``.
     """
     try:
-        if "manifest.json" in members.files:
-            for image in read_docker(members, limits)[0]:
-                for position, path in enumerate(image.item.layers, 1):
-                    if path.removeprefix("./") == entry:
-                        title = image.references[0].familiar if image.references else image.item.config
-                        return f"layer {position} of {printable(title)}"
-        if "index.json" in members.files:
-            names = layout_blobs(members)
-            library = Library([BlobTable(members, names).fetch], limits)
-            walker = Walker(library, limits)
-            for root in read_layout(members, limits)[0]:
-                for node in images_of(walker.grow(root.descriptor)) if root.descriptor else ():
-                    for position, layer in enumerate(node.manifest.layers if node.manifest else (), 1):
-                        if f"blobs/{layer.digest.path}" == entry:
-                            return f"layer {position} of {printable(root.title)}"
+        return (
+            _in_docker_view(members, entry, limits)
+            or _in_oci_view(members, entry, limits)
+            or _in_v1_chain(members, entry)
+        )
     except Refused:
         return None
+
+
+def _in_docker_view(members: Members, entry: str, limits: Limits) -> str | None:
+    if "manifest.json" not in members.files:
+        return None
+    where = f"{members.label}: manifest.json"
+    for item in parse_docker_manifest(members.read("manifest.json", limits.document), where, limits):
+        for position, path in enumerate(item.layers, 1):
+            if path.removeprefix("./") == entry:
+                return f"layer {position} of {printable(item.repo_tags[0] if item.repo_tags else item.config)}"
     return None
+
+
+def _in_oci_view(members: Members, entry: str, limits: Limits) -> str | None:
+    names = layout_blobs(members)
+    library = Library([BlobTable(members, names).fetch], limits)
+    walker = Walker(library, limits)
+    roots = read_layout(members, limits)[0] if "index.json" in members.files else []
+    if not roots:
+        # index.json stands last in archives by Docker and containerd; the manifest itself may have come before.
+        for digest, name in names.items():
+            if members.files[name] <= _SMALL_MANIFEST:
+                raw = members.read(name, _SMALL_MANIFEST)
+                if pretended(raw) == mediatype.IMAGE_MANIFEST:
+                    roots.append(Root(Descriptor(mediatype.IMAGE_MANIFEST, digest, len(raw))))
+    for root in roots:
+        for node in images_of(walker.grow(root.descriptor)) if root.descriptor else ():
+            for position, layer in enumerate(node.manifest.layers if node.manifest else (), 1):
+                if f"blobs/{layer.digest.path}" == entry:
+                    return f"layer {position} of {printable(root.title)}"
+    return None
+
+
+_SMALL_MANIFEST = 64 << 10
+
+
+def _in_v1_chain(members: Members, entry: str) -> str | None:
+    """Docker 1.10-24 writes ``manifest.json`` last, but each layer's parent beside the layer."""
+    identity, _, rest = entry.partition("/")
+    position = 0
+    while rest == "layer.tar" and f"{identity}/json" in members.files and position < DEFAULT_LIMITS.layers_per_image:
+        position += 1
+        value = parse_json(members.read(f"{identity}/json", _SMALL_MANIFEST), entry)
+        parent = value.get("parent") if isinstance(value, dict) else None
+        if not isinstance(parent, str):
+            return f"layer {position} of an image that is named in the part that is missing"
+        identity = parent
+    # The chain goes down through layers that come later in the file: their number is not known here.
+    return "a layer of an image that is named in the part that is missing" if position else None
