@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from imgtar.blob.stream import BUFFER_SIZE, Readable
 
-__all__ = ["Beside", "ReadAhead", "WriteBehind", "default_jobs", "each"]
+__all__ = ["Beside", "Checkpoint", "ReadAhead", "WriteBehind", "default_jobs", "each"]
 
 _T = TypeVar("_T")
 
@@ -21,23 +21,52 @@ def default_jobs() -> int:
     return max(1, min(8, len(os.sched_getaffinity(0))))
 
 
-def each(work: Callable[[_T], object], items: Iterable[_T], jobs: int) -> None:
-    """Do ``work`` on every item, up to ``jobs`` at once, in order of start; the first error stops the rest."""
+class _StoppedError(Exception):
+    """Ends the other workers after one has failed; never leaves this module."""
+
+
+Checkpoint = Callable[[], None]
+"""Called by long work between pieces; raises when the work is no longer wanted."""
+
+
+def each(work: Callable[[_T, Checkpoint], object], items: Iterable[_T], jobs: int) -> None:
+    """Do ``work`` on every item, up to ``jobs`` at once, in order of start.
+
+    The first error, or an interruption of the caller, stops the rest at their next checkpoint and is raised.
+    """
     todo = list(items)
     if jobs <= 1 or len(todo) <= 1:
         for item in todo:
-            work(item)
+            work(item, _go_on)
         return
+    stopped = threading.Event()
+
+    def checkpoint() -> None:
+        if stopped.is_set():
+            raise _StoppedError
+
     with ThreadPoolExecutor(jobs, thread_name_prefix="imgtar") as pool:
-        futures: list[Future[object]] = [pool.submit(work, item) for item in todo]
+        futures: list[Future[object]] = [pool.submit(work, item, checkpoint) for item in todo]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
+            unfinished = wait(futures, return_when=FIRST_EXCEPTION).not_done
+        except BaseException:
+            unfinished = set(futures)
+            raise
         finally:
-            for future in futures:
-                future.cancel()
-        for future in futures:
-            if not future.cancelled():
-                future.result()
+            if unfinished:
+                stopped.set()
+                for future in unfinished:
+                    future.cancel()
+    failures = [error for future in futures if not future.cancelled() and (error := future.exception()) is not None]
+    for error in failures:
+        if not isinstance(error, _StoppedError):
+            raise error
+    if failures:
+        raise AssertionError("workers stopped without a cause")
+
+
+def _go_on() -> None:
+    """The checkpoint of work that nobody else can stop."""
 
 
 class Beside(Generic[_T]):

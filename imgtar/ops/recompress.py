@@ -11,7 +11,7 @@ from imgtar.blob.compression import Compression, compressing, decompressing, sni
 from imgtar.blob.files import opened, write_all
 from imgtar.blob.measure import buffer
 from imgtar.blob.stream import Readable
-from imgtar.blob.workers import each
+from imgtar.blob.workers import Checkpoint, each
 from imgtar.errors import StoreTrouble
 from imgtar.events import Event, Report
 from imgtar.graph.catalog import Catalog, Root
@@ -109,8 +109,12 @@ def recompress(
     made: dict[Digest, tuple[str, int]] = {}
     changed: dict[Digest, Descriptor] = {}
 
-    def work(write: Write) -> None:
-        result = _convert(write, fetch(write), kind, level, scratch, report)
+    def work(write: Write, checkpoint: Checkpoint) -> None:
+        def follow(event: Event) -> None:
+            checkpoint()
+            report(event)
+
+        result = _convert(write, fetch(write), kind, level, scratch, follow)
         if result is not None:
             descriptor, path = result
             changed[write.digest] = descriptor

@@ -224,7 +224,7 @@ def _ballast(source: Source, catalog: Catalog, plan: Plan, check: Check, jobs: i
         if blob is not None:
             title = f"the unreferenced blob {catalog.entry_names.get(digest, digest)}"
             rest.append((Write(digest, blob.size, "blob", title, catalog=catalog), blob))
-    each(lambda pair: check.examine(pair[0], pair[1]), rest, jobs)
+    each(lambda pair, checkpoint: check.examine(pair[0], pair[1], checkpoint), rest, jobs)
     return len(rest)
 
 

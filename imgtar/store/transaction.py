@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from imgtar.blob.files import sync_directory, write_all
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
-from imgtar.blob.workers import each
+from imgtar.blob.workers import Checkpoint, each
 from imgtar.errors import Conflict, LocalTrouble, StoreTrouble
 from imgtar.events import Event, Report, silent
 from imgtar.graph.plan import Plan, PlannedRoot, Write
@@ -162,17 +162,22 @@ class StoreTransaction:
                 self._ready[write.digest] = (staged.token, staged.measure)
         advance = _advancer(report)
         unread = sorted((w for w in to_read if blobs[w.digest].staged is None), key=lambda w: -w.size)
-        each(lambda write: self._read(write, blobs[write.digest], advance), unread, jobs)
+        each(lambda write, check: self._read(write, blobs[write.digest], advance, check), unread, jobs)
         report(Event("end"))
 
-    def _read(self, write: Write, blob: Blob, advance: Callable[[int], object]) -> None:
+    def _read(self, write: Write, blob: Blob, advance: Callable[[int], object], checkpoint: Checkpoint) -> None:
         assert blob.open is not None
         fd, path = self._new_file()
+
+        def take(piece: memoryview) -> None:
+            checkpoint()
+            write_all(fd, piece)
+
         try:
             with blob.open() as content:
                 measured = measure(
                     Window(content, write.size + 1),
-                    write=lambda piece: write_all(fd, piece),
+                    write=take,
                     where=blob.where,
                     algorithm=write.digest.algorithm,
                     diff=write.diff_id is not None,
@@ -206,7 +211,7 @@ class StoreTransaction:
                     os.close(fd)
                 self._ready[digest] = (path, self._ready[digest][1])
         # Sync without any lock: this is the slow part, and nothing is visible yet.
-        each(lambda item: _sync(str(item[0])), list(self._ready.values()), 2)
+        each(lambda item, _: _sync(str(item[0])), list(self._ready.values()), 2)
         with locked(self._layout.index_lock, shared=False, timeout=self._lock_timeout, report=self._report):
             entries = self._layout.read_index()
             if plan.no_clobber:

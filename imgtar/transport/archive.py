@@ -116,8 +116,11 @@ class _Archive:
         if error.code == "E_TRUNC":
             entry = error.details.get("entry")
             title = describe_entry(members, entry, self.limits) if isinstance(entry, str) else None
-            if title is not None:
-                error.message = f"truncated at byte {error.details.get('offset')} inside {title}: {error.message}"
+            if isinstance(entry, str) and title is not None:
+                offset, lack = error.details.get("offset"), error.details.get("missing_bytes")
+                error.message = (
+                    f"truncated at byte {offset} inside {title}: {lack} more bytes of {shown(entry)} are expected"
+                )
                 error.args = (error.message,)
             if not error.hint:
                 error.hint = "the copy is not whole: compare sizes with the original and copy it again"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
-from imgtar.blob.workers import each
+from imgtar.blob.workers import Checkpoint, each
 from imgtar.errors import ImgtarError
 from imgtar.events import Event, Report, silent
 from imgtar.graph.finding import Finding
@@ -87,13 +87,13 @@ class Check:
             if write.kept is not None:
                 self._count(write.size)
         to_read.sort(key=lambda pair: -pair[0].size)
-        each(lambda pair: self.examine(pair[0], pair[1]), to_read, jobs)
+        each(lambda pair, check: self.examine(pair[0], pair[1], check), to_read, jobs)
         report(Event("end"))
 
-    def examine(self, write: Write, blob: Blob) -> None:
+    def examine(self, write: Write, blob: Blob, checkpoint: Checkpoint) -> None:
         """Measure one blob and compare."""
         try:
-            prove(write, self._measured(write, blob), blob.where)
+            prove(write, self._measured(write, blob, checkpoint), blob.where)
         except ImgtarError as error:
             if not self._collect:
                 raise
@@ -102,9 +102,14 @@ class Check:
                 self.bad.add(write.digest)
         self._count(write.size)
 
-    def _measured(self, write: Write, blob: Blob) -> Measure:
+    def _measured(self, write: Write, blob: Blob, checkpoint: Checkpoint) -> Measure:
         if blob.staged is not None:
             return blob.staged.measure
+
+        def advance(count: int) -> None:
+            checkpoint()
+            self._report(Event("advance", count=count))
+
         assert blob.open is not None
         with blob.open() as content:
             return measure(
@@ -113,7 +118,7 @@ class Check:
                 algorithm=write.digest.algorithm,
                 diff=write.diff_id is not None,
                 limits=self._limits,
-                progress=lambda count: self._report(Event("advance", count=count)),
+                progress=advance,
             )
 
     def _count(self, size: int) -> None:

@@ -15,6 +15,7 @@ from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import encode_manifest, parse_docker_manifest, pretended
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.model.reference import Reference
 from imgtar.model.strictjson import parse_json
 from imgtar.text import printable
 from imgtar.transport.detect import describe_content
@@ -286,7 +287,8 @@ def _in_docker_view(members: Members, entry: str, limits: Limits) -> str | None:
     for item in parse_docker_manifest(members.read("manifest.json", limits.document), where, limits):
         for position, path in enumerate(item.layers, 1):
             if path.removeprefix("./") == entry:
-                return f"layer {position} of {printable(item.repo_tags[0] if item.repo_tags else item.config)}"
+                name = Reference.parse(item.repo_tags[0]).familiar if item.repo_tags else item.config
+                return f"layer {position} of {printable(name)}"
     return None
 
 
