@@ -126,6 +126,8 @@ def measure(
     hasher = Digest(algorithm, "").hasher()
     tee = _Tee(content, hasher, write, progress)
     compression = sniff(tee.peek(SNIFF_BYTES))
+    # Diff IDs are sha256 whatever algorithm names the blob: plain content under another name is hashed twice.
+    plain_hasher = Digest("sha256", "").hasher() if compression is Compression.NONE and algorithm != "sha256" else None
     view = buffer()
     diff_id: Digest | None = None
     uncompressed: int | None = None
@@ -137,11 +139,13 @@ def measure(
             if error.code not in ("E_COMPRESS", "E_LIMIT"):
                 raise
             fault = error
-    while tee.readinto(view):
-        pass
+    while count := tee.readinto(view):
+        if plain_hasher is not None:
+            plain_hasher.update(view[:count])
     digest = Digest.from_hex(hasher.hexdigest(), algorithm)
     if compression is Compression.NONE:
-        diff_id, uncompressed = digest, tee.size
+        diff_id = Digest.from_hex(plain_hasher.hexdigest()) if plain_hasher is not None else digest
+        uncompressed = tee.size
     return Measure(digest, tee.size, compression, diff_id, uncompressed, fault)
 
 

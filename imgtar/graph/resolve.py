@@ -11,7 +11,7 @@ from imgtar.graph.finding import Finding, Severity
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.library import Library
 from imgtar.graph.plan import GapClass, GapKind, Missing, Plan, PlannedImage, PlannedRoot, TagMove, Write
-from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy, rename, select, subject_of
+from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy, is_called, rename, select, subject_of
 from imgtar.graph.walk import Node, Part, Walker, images_of, is_attestation, parts_of, platform_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
@@ -35,10 +35,16 @@ def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits
     ``E_NAME``), :class:`NotFound` for a name or platform that is not on offer, :class:`Conflict` for a tag that would
     move although that was forbidden.
     """
-    candidates, gaps = grow_candidates(catalogs, held, limits)
-    chosen = rename(select(candidates, policy.select), policy.renames)
+    candidates, lost = grow_candidates(catalogs, held, limits)
     work = _Resolution(catalogs, held, policy, limits)
-    work.missing.extend(gaps if not policy.select else [])
+    wanted = list(policy.select)
+    for root, gaps in lost:
+        meant = [text for text in wanted if is_called(root, text)]
+        if meant or not policy.select:
+            work.missing.extend(gaps)
+        wanted = [text for text in wanted if text not in meant or any(is_called(one.root, text) for one in candidates)]
+    chosen = select(candidates, wanted) if wanted or not policy.select else []
+    chosen = rename(chosen, policy.renames) if not work.missing else chosen
     for candidate in _for_platforms(chosen, policy.platforms):
         work.add(candidate)
     return work.finish()
@@ -60,22 +66,22 @@ def settle(draft: Draft, catalogs: Sequence[Catalog], held: Inventory) -> Draft:
 
 def grow_candidates(
     catalogs: Sequence[Catalog], held: Inventory, limits: Limits = DEFAULT_LIMITS
-) -> tuple[list[Candidate], list[Missing]]:
+) -> tuple[list[Candidate], list[tuple[Root, list[Missing]]]]:
     """Return every root with its node, and the gaps of images whose layers nobody has, so that they have no node."""
     candidates: list[Candidate] = []
-    gaps: list[Missing] = []
+    lost: list[tuple[Root, list[Missing]]] = []
     walkers = _walkers(catalogs, held, limits)
     for position, catalog in enumerate(catalogs):
         for root in catalog.roots:
             descriptor = root.descriptor
             if root.lost_config:
-                gaps.append(_config_gap(root, catalog))
+                lost.append((root, [_config_gap(root, catalog)]))
                 continue
             if descriptor is None:
                 assert root.draft is not None
                 draft = settle(root.draft, catalogs, held)
                 if not draft.complete:
-                    gaps.extend(_draft_gaps(root, draft, catalog))
+                    lost.append((root, _draft_gaps(root, draft, catalog)))
                     continue
                 layers = tuple(slot.layer for slot in draft.slots if slot.layer is not None)
                 raw = encode_manifest(draft.config, layers)
@@ -83,7 +89,7 @@ def grow_candidates(
                 catalog.library.add(descriptor.digest, raw)
                 root = replace(root, descriptor=descriptor, draft=draft)
             candidates.append(Candidate(root, walkers[position].grow(descriptor), position))
-    return candidates, gaps
+    return candidates, lost
 
 
 def _walkers(catalogs: Sequence[Catalog], held: Inventory, limits: Limits) -> list[Walker]:

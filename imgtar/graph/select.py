@@ -15,7 +15,17 @@ from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference, parse_user_reference
 from imgtar.text import printable, shown
 
-__all__ = ["Candidate", "Policy", "identities", "matches_identity", "rename", "select"]
+__all__ = [
+    "REFERRERS_TAG",
+    "Candidate",
+    "Policy",
+    "identities",
+    "is_called",
+    "matches_identity",
+    "rename",
+    "select",
+    "subject_of",
+]
 
 _ID = re.compile(r"(?:(?:sha256|sha512):)?[0-9a-f]{4,128}", re.ASCII)
 _BARE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
@@ -58,6 +68,17 @@ def matches_identity(wanted: str, digests: Iterable[Digest]) -> bool:
         return False
     prefix = wanted.partition(":")[2] or wanted
     return any(digest.encoded.startswith(prefix) for digest in digests)
+
+
+def is_called(root: Root, text: str) -> bool:
+    """Whether ``text`` means ``root`` by a name, or by the image ID of its draft."""
+    if text in root.labels or (root.draft is not None and matches_identity(text, [root.draft.config.digest])):
+        return True
+    try:
+        asked = Reference.parse(text)
+    except Refused:
+        return False
+    return any(one.repository == asked.repository and asked.tag in (None, one.tag) for one in root.references)
 
 
 def select(candidates: Sequence[Candidate], wanted: Sequence[str]) -> list[Candidate]:

@@ -117,14 +117,28 @@ class Layout:
         """Whether there is a store, or an OCI layout that can serve as one."""
         return os.path.lexists(os.path.join(self.path, "oci-layout")) or os.path.lexists(self.index_path)
 
-    def create(self) -> None:
-        """Make what is missing of an empty store; leave alone what is there."""
+    def prepare(self) -> None:
+        """Make the folders, so that locks can be taken. Raises :class:`StoreTrouble` for a folder of other things."""
+        if not self.exists and os.path.isdir(self.path):
+            foreign = [name for name in os.listdir(self.path) if name not in ("blobs", "imgtar", "lost+found")]
+            if foreign:
+                raise StoreTrouble(
+                    f"the folder is neither empty nor a store: it holds {shown(foreign[0])}",
+                    where=self.path,
+                    hint="give an empty or a new folder with --store",
+                )
         for folder in (self.path, os.path.join(self.path, "blobs", "sha256"), self.corner, self.staging):
             os.makedirs(folder, exist_ok=True)
-        if not self.exists:
-            self._replace(os.path.join(self.corner, "version"), f"{_VERSION}\n".encode())
-            self.write_index([])
-            self._replace(os.path.join(self.path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
+
+    def create(self) -> None:
+        """Make an empty store unless there is one. Call after :meth:`prepare`, holding the index lock."""
+        if self.exists:
+            return
+        self._replace(os.path.join(self.corner, "version"), f"{_VERSION}\n".encode())
+        self.write_index([])
+        self._replace(os.path.join(self.path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
+        for folder in (self.corner, os.path.join(self.path, "blobs"), self.path, os.path.dirname(self.path)):
+            sync_directory(folder)
 
     def check(self) -> None:
         """Raise :class:`StoreTrouble` for a store that is newer than this program or not a layout."""

@@ -58,7 +58,11 @@ class Store:
         """See :class:`imgtar.ports.Sink`."""
         if self.layout.exists:
             self.layout.check()
-        self.layout.create()
+        self.layout.prepare()
+        if not self.layout.exists:
+            # Two first loads at once: one makes the store, the other finds it.
+            with locked(self.layout.index_lock, shared=False, timeout=self.lock_timeout, report=self.report):
+                self.layout.create()
         sweep(self.layout)
         with (
             locked(self.layout.blobs_lock, shared=True, timeout=self.lock_timeout, report=self.report),

@@ -139,7 +139,10 @@ class StoreTransaction:
         if isinstance(staged.token, str):
             with open(staged.token, "rb") as file:
                 return file.read()
-        return None
+        # It passed without being written because the store holds it.
+        path = self._layout.blob_path(staged.measure.digest)
+        with open(path, "rb") as file:
+            return file.read(cap)
 
     def receive(self, plan: Plan, fetch: Callable[[Write], Blob], report: Report, jobs: int) -> None:
         """See :class:`imgtar.ports.Transaction`. Checks the space first; the largest blobs start first."""
