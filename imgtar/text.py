@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["human_size", "printable", "shown"]
+__all__ = ["human_size", "plural", "printable", "shown"]
 
 _LONGEST = 300
 
@@ -36,6 +36,11 @@ def printable(text: str, *, keep_newlines: bool = False, limit: int | None = _LO
 def shown(text: str) -> str:
     """Return ``text`` as it may stand inside a message: quoted and :func:`printable`."""
     return '"' + printable(text).replace('"', '\\"') + '"'
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def human_size(size: int) -> str:

@@ -175,7 +175,7 @@ class _Ceiling:
                 "E_LIMIT",
                 f"{stream} holds more than the limit of {human_size(self._limit)} ({name}{self._limit} bytes)",
                 where=self.where,
-                hint="raise the limit if you trust where this comes from",
+                hint="this expands far beyond any honest image: do not trust where it comes from",
                 details={"limit": self._limit_name or "limit", "value": self._limit},
             )
         ratio = self.limits.expansion_ratio
@@ -540,7 +540,7 @@ class _ZstdStream(_Stream):
 # Writing ---------------------------------------------------------------------------------------------------------
 
 _LEVELS = {Compression.GZIP: (6, 1, 9), Compression.ZSTD: (3, 1, 22)}  # default, lowest, highest
-_ZSTD_JOB = 8 << 20
+_ZSTD_JOB = 2 << 20
 _ZSTD_WINDOW_LOG = 23
 _ZSTD_THREADS = 64  # each brings about 16 MiB of buffers with it
 _FORMS = "none, gzip, gzip:1 to gzip:9, zstd, zstd:1 to zstd:22"

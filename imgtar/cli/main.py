@@ -44,6 +44,12 @@ def run(arguments: list[str]) -> int:
     except MemoryError:
         failure = Failure("E_LIMIT", "out of memory", "give the process more memory, or fewer --jobs", 6, {})
         return show_failure(failure, as_json)
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug keeps its traceback, scripts get their document
+        import traceback
+
+        traceback.print_exc()
+        hint = "this is a bug in imgtar: please report it with the lines above"
+        return show_failure(Failure("E_UNFORESEEN", f"{type(error).__name__}: {error}", hint, 1, {}), as_json)
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:
@@ -64,7 +70,7 @@ def _run_app(arguments: list[str]) -> int:
     try:
         result = typer.main.get_command(app).main(args=arguments, prog_name="imgtar", standalone_mode=False)
     except typer.Exit as stop:
-        return int(stop.exit_code)
+        result = stop.exit_code
     except typer.Abort:
         raise KeyboardInterrupt from None
     except usage_error as error:
@@ -75,6 +81,8 @@ def _run_app(arguments: list[str]) -> int:
         if format_message is not None:
             message = format_message()
         return show_failure(Failure("E_USAGE", message, f"try {path} --help", 2, {}), "--json" in arguments)
+    if result == _INTERRUPTED:
+        raise KeyboardInterrupt  # typer turns Ctrl-C into a bare status.
     return result if isinstance(result, int) else 0
 
 

@@ -33,7 +33,7 @@ Jobs = Annotated[
         min=1,
         max=64,
         metavar="N",
-        help="How many blobs to handle at once; default: the number of cores.",
+        help="How many blobs to handle at once; default: the number of cores, at most 8.",
     ),
 ]
 Platforms = Annotated[

@@ -19,15 +19,19 @@ _CLASSES = {
 }
 
 
-def describe_missing(gap: Missing) -> str:
-    """One line: what is missing, who needs it, where it should have been."""
-    what = str(gap.digest) if gap.digest else f"diff ID {gap.diff_id}"
+def describe_missing(gap: Missing, *, receiver: bool = True) -> str:
+    """One line: what is missing, who needs it, where it should have been.
+
+    Without a ``receiver`` (an archive looked at alone) nothing is said about what one holds.
+    """
+    what = str(gap.digest) if gap.digest else f"diff ID {gap.diff_id}" if gap.diff_id else "(of unknown digest)"
     size = f" ({human_size(gap.size)})" if gap.size else ""
     needed = ", ".join(printable(name) for name in gap.needed_by[:5])
     if len(gap.needed_by) > 5:
         needed += f" and {len(gap.needed_by) - 5} more"
     place = f"; expected in {printable(gap.expected_in)}" if gap.expected_in else ""
-    return f"{gap.kind} {what}{size} {_CLASSES[gap.gap_class]}; needed by {needed}{place}"
+    lack = "is not in the archive" if gap.gap_class == "absent" and not receiver else _CLASSES[gap.gap_class]
+    return f"{gap.kind} {what}{size} {lack}; needed by {needed}{place}"
 
 
 def explain_missing(gaps: Sequence[Missing]) -> DependencyMissing:

@@ -21,7 +21,7 @@ from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
 from imgtar.text import printable
 
-__all__ = ["IN_CONFIG", "Policy", "grow_candidates", "resolve", "settle"]
+__all__ = ["IN_CONFIG", "Policy", "attested_by", "grow_candidates", "resolve", "settle"]
 
 IN_CONFIG = "parent in the config"
 """Where a parent was learned from that only informs."""
@@ -215,7 +215,7 @@ class _Resolution:
                 kept_digests.add(child.descriptor.digest)
         for child in node.children:
             if is_attestation(child.descriptor, child.manifest):
-                subject = _attested(child)
+                subject = attested_by(child)
                 orphan = subject is not None and subject not in kept_digests
                 if child.absent or orphan or (wanted and subject is None):
                     left.add(id(child))
@@ -281,7 +281,9 @@ class _Resolution:
         )
         owner = needed_by or (_owner_id(part.owner),)
         hint = f"bring the archive that holds it, or save {printable(owner[0])} again in full where it is whole"
-        gap_class: GapClass = "damaged" if holding is not None else "foreign" if part.foreign else "absent"
+        own_store = self.catalogs[candidate.position].form == "store"
+        damaged = holding is not None or (own_store and digest in self.catalogs[candidate.position].offers)
+        gap_class: GapClass = "damaged" if damaged else "foreign" if part.foreign else "absent"
         if gap_class == "damaged":
             hint = f"load an archive that carries {printable(owner[0])} in full: that repairs the receiver's copy"
         elif gap_class == "foreign":
@@ -333,7 +335,10 @@ class _Resolution:
         order = [first, *(place for place in range(len(self.catalogs)) if place != first)]
         for place in order:
             catalog = self.catalogs[place]
-            if (offered := catalog.offers.get(digest)) is not None:
+            offered = catalog.offers.get(digest)
+            if offered != size and catalog.form == "store":
+                offered = None  # A stored blob of another size is damaged: as good as absent.
+            if offered is not None:
                 if offered != size:
                     message = f"a descriptor says {size} bytes for {title}, the archive has {offered}"
                     raise Refused("E_SIZE", message, where=f"{catalog.label}: {digest}")
@@ -474,7 +479,8 @@ def _parent_in_config(node: Node) -> DeclaredParent | None:
         return None  # Docker before 1.10 wrote random IDs of other lengths here; such a one names no image of today.
 
 
-def _attested(node: Node) -> Digest | None:
+def attested_by(node: Node) -> Digest | None:
+    """The manifest that an attestation is about, by annotation or subject; ``None`` for anything else."""
     text = node.descriptor.annotations.get(mediatype.DOCKER_REFERENCE_DIGEST)
     if text is None:
         return node.manifest.subject.digest if node.manifest is not None and node.manifest.subject else None

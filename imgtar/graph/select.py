@@ -99,7 +99,8 @@ def select(candidates: Sequence[Candidate], wanted: Sequence[str]) -> list[Candi
             if len({candidates[place].node.descriptor.digest for place, _ in hits}) > 1:
                 raise UsageError(f"{shown(text)} means more than one image", hint="give more digits, or a name")
         if not hits:
-            there = sorted({one.root.title for one in candidates if one.node.is_image or one.node.index})
+            named = {one.root.title for one in candidates if one.root.references}
+            there = sorted(named or {one.root.title for one in candidates if one.node.is_image or one.node.index})
             listing = ", ".join(printable(name) for name in there[:20]) or "no images"
             raise NotFound(f"no image {shown(text)}", hint=f"there is: {listing}")
         for place, references in hits:

@@ -28,9 +28,10 @@ def rfc3339(text: str) -> str | None:
         return None
     if text.endswith("Z"):
         return text  # As it was written: nanoseconds and all.
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    try:
+        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except OverflowError:
+        return None  # The last day of the year 9999, west of Greenwich: no time that means anything.
 
 
 def root_views(

@@ -186,21 +186,20 @@ def _all(node: Node) -> Iterator[Node]:
 def parts_of(node: Node, wanted: Callable[[Node], bool] = lambda _node: True) -> Iterator[Part]:
     """Every blob at or below ``node``, children before parents, each digest once; ``wanted`` prunes child nodes."""
     seen: set[Digest] = set()
-    order: list[Node] = []
-    stack = [node]
     visited: set[int] = set()
+    # Post-order without recursion: a node is emitted when it is met the second time, after everything below it.
+    stack: list[tuple[Node, bool]] = [(node, False)]
     while stack:
-        each = stack.pop()
-        if id(each) in visited:
-            continue
-        visited.add(id(each))
-        order.append(each)
-        stack.extend(child for child in each.children if wanted(child))
-    for each in reversed(order):
-        for part in _own_parts(each):
-            if part.descriptor.digest not in seen:
-                seen.add(part.descriptor.digest)
-                yield part
+        each, below_done = stack.pop()
+        if below_done:
+            for part in _own_parts(each):
+                if part.descriptor.digest not in seen:
+                    seen.add(part.descriptor.digest)
+                    yield part
+        elif id(each) not in visited:
+            visited.add(id(each))
+            stack.append((each, True))
+            stack.extend((child, False) for child in reversed(each.children) if wanted(child))
 
 
 def _own_parts(node: Node) -> Iterable[Part]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -438,9 +439,12 @@ def encode_manifest(config: Descriptor, layers: tuple[Descriptor, ...]) -> bytes
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
 def parse_time(text: str) -> datetime | None:
     """Return an RFC 3339 time, or ``None`` when the text is absent or not a time (both occur in real configs)."""
-    if not text:
+    if _RFC3339.fullmatch(text) is None:
         return None
     head, dot, rest = text.partition(".")
     if dot:

@@ -48,7 +48,12 @@ def is_archive(what: str) -> bool:
 
 
 def inspect_archive(
-    path: str, raw: RawRequest | None = None, *, report: Report = silent, limits: Limits = DEFAULT_LIMITS
+    path: str,
+    raw: RawRequest | None = None,
+    platforms: tuple[Platform, ...] = (),
+    *,
+    report: Report = silent,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Inspection:
     """Look into an archive. A seekable one is read by headers and small documents only; a pipe is read to its end."""
     fingerprint = Fingerprint()
@@ -57,31 +62,41 @@ def inspect_archive(
         check = Check(report=report, limits=limits)
         catalog = source.survey(check)
         size = fingerprint.size if fingerprint.size is not None else getattr(source, "size", None)
-        return _inspection(catalog, catalog.roots, size, raw)
+        return _inspection(catalog, catalog.roots, size, raw, platforms)
     finally:
         source.close()
 
 
-def inspect_store(name: str, store: Store, raw: RawRequest | None = None) -> Inspection:
+def inspect_store(
+    name: str, store: Store, raw: RawRequest | None = None, platforms: tuple[Platform, ...] = ()
+) -> Inspection:
     """Look at an image of the store by name, ID or digest. Raises :class:`NotFound`."""
     with store.reading() as inventory:
         catalog = store.source(inventory).survey(Check())
         candidates, _ = grow_candidates([catalog], EmptyInventory())
         chosen = select(candidates, [name])
         roots = tuple(one.root if one.root.references else _unnamed(one.root) for one in chosen)
-        return _inspection(catalog, roots, None, raw)
+        return _inspection(catalog, roots, None, raw, platforms)
 
 
 def _unnamed(root: Root) -> Root:
     return replace(root, labels=())
 
 
-def _inspection(catalog: Catalog, roots: tuple[Root, ...], size: int | None, raw: RawRequest | None) -> Inspection:
+def _inspection(
+    catalog: Catalog,
+    roots: tuple[Root, ...],
+    size: int | None,
+    raw: RawRequest | None,
+    platforms: tuple[Platform, ...],
+) -> Inspection:
     def present(digest: Digest) -> bool:
         return digest in catalog.offers
 
     narrowed = replace(catalog, roots=roots)
     images, other = root_views(catalog, roots, present)
+    if platforms:
+        images = _for_platforms(images, platforms, catalog.label)
     plan = resolve([narrowed], EmptyInventory(), Policy(parents="ignore"))
     body = {
         "archive": {
@@ -98,6 +113,29 @@ def _inspection(catalog: Catalog, roots: tuple[Root, ...], size: int | None, raw
         "findings": [finding.to_json() for finding in plan.findings],
     }
     return Inspection(catalog, roots, body, _raw_document(narrowed, raw) if raw is not None else None)
+
+
+def _for_platforms(images: list[dict[str, Any]], wanted: tuple[Platform, ...], label: str) -> list[dict[str, Any]]:
+    """The images of the wanted platforms; an index keeps those of its own that fit."""
+
+    def fits(image: dict[str, Any]) -> bool:
+        text = image["platform"]
+        return text is not None and any(Platform(*text.split("/")[:3]).matches(one) for one in wanted)
+
+    kept: list[dict[str, Any]] = []
+    for image in images:
+        if "manifests" in image:
+            inner = [each for each in image["manifests"] if "manifests" in each or fits(each)]
+            if inner:
+                kept.append({**image, "manifests": inner, "absent": [a for a in image["absent"] if fits(a)]})
+        elif fits(image):
+            kept.append(image)
+    if not kept:
+        listing = ", ".join(map(str, wanted))
+        raise NotFound(
+            f"no image for platform {listing}", where=label, hint="inspect without --platform shows what there is"
+        )
+    return kept
 
 
 def _raw_document(catalog: Catalog, wanted: RawRequest) -> bytes:

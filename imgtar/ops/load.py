@@ -12,9 +12,8 @@ from imgtar.graph.select import Policy
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ops.transfer import Transfer, transfer
 from imgtar.store.store import Store
-from imgtar.text import printable
 from imgtar.transport.check import Check
-from imgtar.transport.location import ArchiveSource, close_all, open_medium
+from imgtar.transport.location import ArchiveSource, close_all, medium_paths, open_archive, passed_over
 
 __all__ = ["load", "opened_media"]
 
@@ -27,11 +26,10 @@ def opened_media(
     sources: list[ArchiveSource] = []
     try:
         for path in paths:
-            opened, skipped = open_medium(path, limits=limits)
-            sources += opened
+            archives, skipped = medium_paths(path)
+            sources += [open_archive(archive, limits=limits) for archive in archives]
             if skipped:
-                names = ", ".join(printable(name) for name in skipped[:5])
-                report(Event("notice", f"{len(skipped)} files in {printable(path)} are no image archives: {names}"))
+                report(Event("notice", passed_over(path, skipped)))
         yield sources
     finally:
         close_all(sources)

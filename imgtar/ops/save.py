@@ -12,10 +12,10 @@ from imgtar.blob.compression import Compression
 from imgtar.blob.workers import default_jobs
 from imgtar.errors import DependencyMissing, StoreTrouble, UsageError
 from imgtar.events import Event, Report, silent
-from imgtar.graph.catalog import Catalog
+from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory
 from imgtar.graph.plan import Plan
-from imgtar.graph.resolve import grow_candidates, resolve
+from imgtar.graph.resolve import attested_by, grow_candidates, resolve
 from imgtar.graph.select import Candidate, Policy, select
 from imgtar.graph.walk import images_of, platform_of
 from imgtar.model import mediatype
@@ -129,19 +129,28 @@ def _chosen(catalog: Catalog, names: Sequence[str], platforms: tuple[Platform, .
     inner = [one for one in inner if one.node.descriptor.digest not in known]
     chosen = select([*candidates, *inner], names)
     if len(platforms) == 1:
-        chosen = [_only(one, platforms[0]) for one in chosen]
+        chosen = [each for one in chosen for each in _only(one, platforms[0])]
     return replace(catalog, roots=tuple(one.root for one in chosen))
 
 
-def _only(candidate: Candidate, platform: Platform) -> Candidate:
-    """One platform of an index, standing for the whole under its names, as ``docker save --platform`` does."""
+def _only(candidate: Candidate, platform: Platform) -> list[Candidate]:
+    """One platform of an index, standing for the whole under its names, as ``docker save --platform`` does.
+
+    Its attestations come along beside it: without the index nothing else would lead to them.
+    """
     if candidate.node.index is None:
-        return candidate
+        return [candidate]
     for node in images_of(candidate.node):
         own = platform_of(node)
         if own is not None and own.matches(platform):
-            return replace(candidate, root=replace(candidate.root, descriptor=node.descriptor), node=node)
-    return candidate
+            chosen = replace(candidate, root=replace(candidate.root, descriptor=node.descriptor), node=node)
+            about = [
+                Candidate(Root(child.descriptor), child, candidate.position)
+                for child in candidate.node.children
+                if attested_by(child) == node.descriptor.digest and not child.absent
+            ]
+            return [chosen, *about]
+    return [candidate]
 
 
 def _whole(plan: Plan, store: Store) -> Plan:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from imgtar.errors import Refused
+from imgtar.errors import DependencyMissing, Refused
 from imgtar.events import Report, silent
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.plan import Plan
@@ -14,6 +14,7 @@ from imgtar.graph.resolve import resolve
 from imgtar.graph.select import Policy
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ports import Receipt, Source, Transaction, blob_finder
+from imgtar.proof import prove
 
 __all__ = ["Transfer", "transfer"]
 
@@ -79,10 +80,26 @@ def transfer(
     if strict:
         for finding in plan.findings:
             if finding.severity == "warning":
-                raise Refused(finding.code, finding.message, where=finding.subject, hint="load without --strict")
+                hint = "load without --strict"
+                if finding.exit_code == DependencyMissing.exit_code:
+                    raise DependencyMissing(finding.message, where=finding.subject, hint=hint)
+                raise Refused(finding.code, finding.message, where=finding.subject, hint=hint)
     if not dry_run:
         plan.require_complete()
+        _prove_what_passed(plan, catalogs, sources)
         transaction.receive(plan, blob_finder(catalogs, sources), report, jobs)
         return Transfer(catalogs, plan, transaction.commit(plan))
     receipt = Receipt(plan.bytes_to_write, plan.bytes_reused, len(plan.writes), len(plan.reused))
     return Transfer(catalogs, plan, receipt, dry_run=True)
+
+
+def _prove_what_passed(plan: Plan, catalogs: Sequence[Catalog], sources: Sequence[Source]) -> None:
+    """Refuse an archive whose bytes were seen to be wrong, although the receiver holds sound ones (H145).
+
+    A seekable archive's bytes are not read again for what is held; what went through a pipe has been measured anyway.
+    """
+    for held in plan.relied_on:
+        for catalog, source in zip(catalogs, sources, strict=True):
+            blob = source.blob(held.digest)
+            if blob is not None and blob.staged is not None:
+                prove(replace(held, catalog=catalog), blob.staged.measure, blob.where)

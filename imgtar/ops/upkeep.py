@@ -282,7 +282,7 @@ def prune(store: Store, *, untagged: bool = False, dry_run: bool = False) -> Rem
 
     Raises :class:`StoreTrouble` when a damaged document makes it uncertain what is reachable: then nothing is deleted.
     """
-    with store.deleting():
+    with store.reading() if dry_run else store.deleting():
         inventory = store.inventory()
         candidates = _candidates(inventory, store)
         nameless: dict[Digest, Candidate] = {

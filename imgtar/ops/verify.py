@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from imgtar.ports import Source, blob_finder
 from imgtar.store.store import Store
 from imgtar.transport.archive import TarSource
 from imgtar.transport.check import Check
-from imgtar.transport.location import Fingerprint, open_archive
+from imgtar.transport.location import Fingerprint, medium_paths, open_archive, passed_over
 
 __all__ = ["ArchiveVerdict", "Verification", "verify"]
 
@@ -127,29 +126,22 @@ def verify(
     """
     started = _now()
     if paths:
-        verdicts = [_archive(path, fast, jobs or default_jobs(), report, limits) for path in _expanded(paths)]
+        verdicts = [_archive(path, fast, jobs or default_jobs(), report, limits) for path in _expanded(paths, report)]
     else:
         assert store is not None
         verdicts = [_store(store, fast, jobs or default_jobs(), report, limits)]
     return Verification(tuple(verdicts), started, _now(), fast, strict)
 
 
-def _expanded(paths: Sequence[str]) -> list[str]:
+def _expanded(paths: Sequence[str], report: Report) -> list[str]:
     """Folders of archives as their archives."""
     result: list[str] = []
     for path in paths:
-        layout = any(
-            os.path.lexists(os.path.join(path, name)) for name in ("index.json", "oci-layout", "manifest.json")
-        )
-        if path != "-" and os.path.isdir(path) and not layout:
-            result += [os.path.join(path, name) for name in sorted(os.listdir(path)) if _readable(path, name)]
-        else:
-            result.append(path)
+        archives, skipped = medium_paths(path)
+        result += archives
+        if skipped:
+            report(Event("notice", passed_over(path, skipped)))
     return result
-
-
-def _readable(folder: str, name: str) -> bool:
-    return os.path.isfile(os.path.join(folder, name)) or os.path.isdir(os.path.join(folder, name))
 
 
 def _archive(path: str, fast: bool, jobs: int, report: Report, limits: Limits) -> ArchiveVerdict:
@@ -199,7 +191,9 @@ def _examine(
         verdict.findings.append(Finding.of(error))
         return
     verdict.findings += plan.findings
-    verdict.findings += [Finding("E_MISSING", "error", _subject(gap), describe_missing(gap), 4) for gap in plan.missing]
+    verdict.findings += [
+        Finding("E_MISSING", "error", _subject(gap), describe_missing(gap, receiver=False), 4) for gap in plan.missing
+    ]
     if fast:
         verdict.blobs_checked = sum(1 for write in plan.writes if write.kind != "layer")
         verdict.bytes_checked = sum(write.size for write in plan.writes if write.kind != "layer")

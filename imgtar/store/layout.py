@@ -143,8 +143,8 @@ class Layout:
     def check(self) -> None:
         """Raise :class:`StoreTrouble` for a store that is newer than this program or not a layout."""
         try:
-            with open(os.path.join(self.corner, "version"), encoding="ascii") as file:
-                text = file.read(20).strip()
+            with open(os.path.join(self.corner, "version"), "rb") as file:
+                text = file.read(20).decode("ascii", "backslashreplace").strip()
         except FileNotFoundError:
             text = str(_VERSION)  # An OCI layout made by another tool: it becomes a store when it is written to.
         if not text.isdigit():
@@ -206,9 +206,9 @@ class Layout:
         self._replace(self.index_path, json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
         sync_directory(self.path)
 
-    @staticmethod
-    def _replace(path: str, body: bytes) -> None:
-        temporary = f"{path}.{os.getpid()}.tmp"
+    def _replace(self, path: str, body: bytes) -> None:
+        # One fixed name, written under the lock: what a killed process left is simply written over.
+        temporary = os.path.join(self.corner, f"{os.path.basename(path)}.new")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             write_all(fd, body)

@@ -80,12 +80,12 @@ class Store:
             yield folder
 
     @contextmanager
-    def deleting(self) -> Iterator[None]:
+    def deleting(self) -> Iterator[object]:
         """Hold the store alone, because blobs will be deleted."""
         self._require()
         os.makedirs(self.layout.corner, exist_ok=True)
         with locked(self.layout.blobs_lock, shared=False, timeout=self.lock_timeout, report=self.report):
-            yield
+            yield self.layout
 
     def change(self, edit: Callable[[list[Entry]], Sequence[Entry]]) -> None:
         """Replace the index by what ``edit`` makes of it, under the index lock. Raises what ``edit`` raises."""

@@ -115,7 +115,7 @@ class StoreTransaction:
         if claimed is not None:
             holding = self._inventory.holding(claimed)
             if holding is not None and holding.sound and holding.size == size and size > _SMALL:
-                return Staged(measure(content, where=where, algorithm=algorithm, progress=advance), None)
+                return Staged(measure(content, where=where, algorithm=algorithm, progress=advance), claimed)
         if size <= min(_SMALL, self._small_left):
             kept = bytearray()
             measured = measure(content, write=kept.extend, where=where, algorithm=algorithm, progress=advance)
@@ -140,8 +140,8 @@ class StoreTransaction:
             with open(staged.token, "rb") as file:
                 return file.read()
         # It passed without being written because the store holds it.
-        path = self._layout.blob_path(staged.measure.digest)
-        with open(path, "rb") as file:
+        assert isinstance(staged.token, Digest)
+        with open(self._layout.blob_path(staged.token), "rb") as file:
             return file.read(cap)
 
     def receive(self, plan: Plan, fetch: Callable[[Write], Blob], report: Report, jobs: int) -> None:
@@ -159,8 +159,6 @@ class StoreTransaction:
             staged = blobs[write.digest].staged
             if staged is not None:
                 prove(write, staged.measure, blobs[write.digest].where)
-                if staged.token is None:
-                    raise AssertionError(f"{write.digest} was held while it passed, but is planned to be written")
                 assert isinstance(staged.token, str | bytes)
                 self._ready[write.digest] = (staged.token, staged.measure)
         advance = _advancer(report)

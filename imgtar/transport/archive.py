@@ -157,6 +157,8 @@ class TarSource(_Archive):
     def close(self) -> None:
         """See :class:`imgtar.ports.Source`."""
         if self.fd >= 0:
+            if isinstance(self.members, TarMembers):
+                self.members.close()
             os.close(self.fd)
             self.fd = -1
 

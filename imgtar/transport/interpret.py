@@ -95,7 +95,6 @@ def interpret(
         offers,
         tuple(remarks),
         names,
-        "imgtar.json" in members.files,
     )
     return Interpretation(catalog, names)
 

@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from imgtar.errors import Refused
+from imgtar.errors import DependencyMissing, Refused
 from imgtar.graph.catalog import Draft, Root, Slot
+from imgtar.graph.explain import explain_missing
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
+from imgtar.graph.plan import GapKind, Missing
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
@@ -46,8 +48,8 @@ def read_legacy(
 ) -> tuple[list[Root], dict[Digest, str], list[Finding]]:
     """Return the images: one root for each tagged ID, and for each ID that is nobody's parent.
 
-    Reads every layer, because a config of today names the layers' diff IDs. Raises ``E_GRAPH`` for a parent chain that
-    loops, ``E_MISSING`` as :class:`Refused` for one that is cut.
+    Reads every layer, because a config of today names the layers' diff IDs. Raises :class:`Refused` (``E_GRAPH``) for a
+    parent chain that loops, :class:`DependencyMissing` for one that is cut.
     """
     images: dict[str, tuple[bytes, dict[str, Any]]] = {}
     for name in members.files:
@@ -121,12 +123,7 @@ def _chain(identity: str, images: dict[str, tuple[bytes, dict[str, Any]]], label
         if len(chain) >= limits.layers_per_image:
             raise Refused("E_LIMIT", f"the parent chain is longer than {limits.layers_per_image}", where=where)
         if current not in images:
-            raise Refused(
-                "E_MISSING",
-                f"the parent {shown(current)} of {shown(chain[-1])} is not in the archive",
-                where=label,
-                hint="a pre-1.10 archive must hold its whole parent chain: save the image again",
-            )
+            raise _cut("parent", current, chain[-1], f"{label}: {current[:64]}/json")
         seen.add(current)
         chain.append(current)
         parent = images[current][1].get("parent")
@@ -134,6 +131,12 @@ def _chain(identity: str, images: dict[str, tuple[bytes, dict[str, Any]]], label
             raise Refused("E_JSON", "parent is not a text", where=where)
         current = parent or ""
     return chain[::-1]
+
+
+def _cut(kind: GapKind, what: str, needed_by: str, expected: str) -> DependencyMissing:
+    hint = f"a pre-1.10 archive must hold its whole parent chain, {shown(what)} too: save the image again"
+    digest = Digest("sha256", what) if re.fullmatch("[0-9a-f]{64}", what) else None
+    return explain_missing([Missing(kind, digest, None, None, (needed_by,), expected, "absent", hint)])
 
 
 class _Converted:
@@ -156,9 +159,7 @@ def _convert(
     path = f"{identity}/layer.tar"
     name = path if path in members.files else members.links.get(path)
     if name is None:
-        raise Refused(
-            "E_MISSING", f"{shown(path)} is not in the archive", where=members.label, hint="save the image again"
-        )
+        raise _cut("layer", path, identity, f"{members.label}: {path[:80]}")
     measured = members.known(name) or members.measured(name)
     if measured.fault is not None:
         raise measured.fault

@@ -11,11 +11,11 @@ from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
 from imgtar.errors import NotFound, local_trouble
 from imgtar.model.digest import Digest, Hasher
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
-from imgtar.text import printable, shown
+from imgtar.text import plural, printable, shown
 from imgtar.transport.archive import DirectorySource, FdReader, StreamSource, TarSource, check_head
 from imgtar.transport.detect import HEAD, is_tar_head
 
-__all__ = ["ArchiveSource", "Fingerprint", "close_all", "open_archive", "open_medium"]
+__all__ = ["ArchiveSource", "Fingerprint", "close_all", "medium_paths", "open_archive", "passed_over"]
 
 ArchiveSource = TarSource | StreamSource | DirectorySource
 
@@ -101,28 +101,34 @@ def _close(fd: int) -> None:
             raise
 
 
-def open_medium(
-    path: str, *, stdin_fd: int = 0, limits: Limits = DEFAULT_LIMITS
-) -> tuple[list[ArchiveSource], list[str]]:
-    """Open ``path``, or, when it is a folder of archives, all archives in it by name. Returns sources and files passed over."""
+def medium_paths(path: str) -> tuple[list[str], list[str]]:
+    """Return the archives that ``path`` means, and the names of files passed over.
+
+    A folder that is no image layout is a medium: all archives and layout directories in it, by name. Raises
+    :class:`NotFound` when there is none.
+    """
     if path == "-" or not os.path.isdir(path) or _is_layout(path):
-        return [open_archive(path, stdin_fd=stdin_fd, limits=limits)], []
-    sources: list[ArchiveSource] = []
+        return [path], []
+    found: list[str] = []
     skipped: list[str] = []
     for name in sorted(os.listdir(path)):
         inner = os.path.join(path, name)
-        if os.path.isdir(inner):
-            if _is_layout(inner):
-                sources.append(open_archive(inner, limits=limits))
-        elif _may_be_archive(inner):
-            sources.append(open_archive(inner, limits=limits))
-        else:
+        if _is_layout(inner) if os.path.isdir(inner) else _may_be_archive(inner):
+            found.append(inner)
+        elif not os.path.isdir(inner):
             skipped.append(name)
-    if not sources:
+    if not found:
         raise NotFound(
             f"no image archive in {shown(path)}", hint="it is neither an OCI layout nor a folder with archives in it"
         )
-    return sources, skipped
+    return found, skipped
+
+
+def passed_over(path: str, names: Sequence[str]) -> str:
+    """A sentence about the files of a medium that are no archives."""
+    listing = ", ".join(printable(name) for name in names[:5]) + (" …" if len(names) > 5 else "")
+    verb = "is no image archive" if len(names) == 1 else "are no image archives"
+    return f"{plural(len(names), 'file')} in {printable(path)} {verb}: {listing}"
 
 
 def _is_layout(path: str) -> bool:

@@ -121,8 +121,6 @@ class _Random:
     def blob(self, name: str) -> Blob:
         """See :class:`Members`."""
         staged = self._staged.get(name)
-        if staged is not None and staged.token is None:
-            staged = None
         return Blob(self.files[name], f"{self.label}: {name}", lambda: self.open(name), staged)
 
 
@@ -134,6 +132,10 @@ class TarMembers(_Random):
         self._fd = fd
         self._offsets: dict[str, int] = {}
 
+    def close(self) -> None:
+        """Forget the descriptor: its number may soon belong to another file."""
+        self._fd = -1
+
     def add(self, name: str, size: int, offset: int) -> None:
         """Enter a regular file whose ``size`` bytes start at ``offset``."""
         self.files[name] = size
@@ -141,7 +143,9 @@ class TarMembers(_Random):
 
     @contextmanager
     def open(self, name: str) -> Iterator[Readable]:
-        """See :class:`_Random`."""
+        """See :class:`_Random`. Raises :class:`ValueError` after :meth:`close`."""
+        if self._fd < 0:
+            raise ValueError(f"{self.label} has been closed")
         offset = self._offsets[self._real.get(name, name)]
         yield FileWindow(self._fd, offset, self.files[name], f"{self.label}: {name}")
 

@@ -16,7 +16,7 @@ from imgtar.blob.files import sync_directory, write_all
 from imgtar.blob.measure import buffer
 from imgtar.blob.tar_writer import TarWriter
 from imgtar.blob.workers import WriteBehind
-from imgtar.errors import StoreTrouble, UsageError, local_trouble
+from imgtar.errors import NotFound, StoreTrouble, UsageError, local_trouble
 from imgtar.events import Event, Report
 from imgtar.graph.plan import Plan, PlannedRoot, Write
 from imgtar.graph.walk import Node, images_of, platform_of
@@ -278,6 +278,8 @@ def whole_file(path: str) -> Iterator[int]:
     temporary = os.path.join(folder, f".{os.path.basename(path)[:200]}.{secrets.token_hex(4)}.part")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileNotFoundError:
+        raise NotFound(f"the folder of {shown(path)} is not there", hint="make it first, or check the mount") from None
     except OSError as error:
         raise local_trouble(error, f"creating {shown(path)}") from None
     try:

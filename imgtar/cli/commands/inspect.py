@@ -38,16 +38,18 @@ def command(
 
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
     request = None
+    wanted = parse_platforms(platform or ())
+    if raw is not None and as_json:
+        raise UsageError("--raw prints a document as it is, which is not what --json promises", hint="leave one out")
     if raw is not None:
         if raw not in ("manifest", "config", "index"):
             raise UsageError(f"--raw {shown(raw)} is not known", hint="one of manifest, config, index")
-        wanted = parse_platforms(platform or ())
         request = RawRequest(raw, wanted[0] if wanted else None)
     with out.reporting() as report:
         if is_archive(what):
-            done = inspect_archive(what, request, report=report)
+            done = inspect_archive(what, request, wanted, report=report)
         else:
-            done = inspect_store(what, out.store(report), request)
+            done = inspect_store(what, out.store(report), request, wanted)
     if done.raw is not None:
         sys.stdout.flush()
         sys.stdout.buffer.write(done.raw)

@@ -9,6 +9,7 @@ import typer
 
 from imgtar.cli import options
 from imgtar.cli.console import Console, console
+from imgtar.text import plural
 
 NAME = "verify"
 
@@ -56,7 +57,7 @@ def _show(out: Console, done: Any) -> None:
     counting = ("error", "warning") if done.strict else ("error",)
     for archive in done.archives:
         faults = [finding for finding in archive.findings if finding.severity in counting]
-        verdict = "OK" if not faults else f"FAILED ({len(faults)} findings)"
+        verdict = "OK" if not faults else f"FAILED ({plural(len(faults), 'finding')})"
         out.line(f"{archive.path}: {verdict}")
         if archive.form:
             size = f", {archive.size} bytes" if archive.size is not None else ""
