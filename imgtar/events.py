@@ -14,10 +14,10 @@ class Event:
     """Something happened.
 
     ``start``: a phase begins, ``total`` bytes are known to come (``None`` when not known). ``advance``: ``count`` more
-    bytes are done. ``end``: the phase is over. ``notice``: a sentence for people. ``wait``: blocked by somebody else.
+    bytes are done. ``end``: the phase is over. ``notice``: a sentence for people. ``wait``: blocked by somebody else. ``commit``: from here on the change is made, whatever happens.
     """
 
-    kind: Literal["start", "advance", "end", "notice", "wait"]
+    kind: Literal["start", "advance", "end", "notice", "wait", "commit"]
     text: str = ""
     count: int = 0
     total: int | None = None

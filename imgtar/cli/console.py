@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from imgtar.errors import ImgtarError, UsageError
 from imgtar.events import Event, Report
 from imgtar.text import printable, shown
 
-__all__ = ["Console", "Failure", "show_failure"]
+__all__ = ["Console", "Failure", "committed", "refuse_terminal", "show_failure"]
 
 PROGRESS = ("auto", "bar", "plain", "json", "none")
 
@@ -36,6 +36,27 @@ class Failure:
         return cls(error.code, str(error), error.hint, error.exit_code, details)
 
 
+_committed: list[bool] = []
+
+
+def committed() -> bool:
+    """Whether a change of the store has been made in this run."""
+    return bool(_committed)
+
+
+def refuse_terminal(paths: Sequence[str]) -> None:
+    """Raise :class:`UsageError` when an archive would be read from a terminal, or from nothing."""
+    if "-" not in paths:
+        return
+    try:
+        terminal = os.isatty(0)
+        os.fstat(0)
+    except OSError:
+        raise UsageError("standard input is closed", hint="give a file, or pipe an archive in") from None
+    if terminal:
+        raise UsageError("refusing to read an archive from a terminal", hint="give a file, or pipe an archive in")
+
+
 def show_failure(failure: Failure, as_json: bool) -> int:
     """Print the failure for people on stderr, and for scripts as one document on stdout; return the exit status."""
     text = printable(failure.message, keep_newlines=True, limit=None)
@@ -50,7 +71,11 @@ def show_failure(failure: Failure, as_json: bool) -> int:
             "exit_code": failure.exit_code,
             "details": dict(failure.details),
         }
-        write_document("imgtar.error/1", {"error": body})
+        try:
+            write_document("imgtar.error/1", {"error": body})
+            sys.stdout.flush()
+        except OSError as error:
+            sys.stderr.write(f"imgtar: error[E_IO]: cannot write to standard output: {error.strerror}\n")
     return failure.exit_code
 
 
@@ -93,6 +118,8 @@ class Console:
         with listener(self.progress, self.quiet) as follow:
 
             def report(event: Event) -> None:
+                if event.kind == "commit":
+                    _committed.append(True)
                 if event.kind in ("notice", "wait"):
                     self.note(event.text)
                 follow(event)

@@ -26,18 +26,27 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; return the exit status. Prints errors."""
-    from imgtar.cli.console import Failure, show_failure
+    from imgtar.cli.console import Failure, committed, show_failure
     from imgtar.errors import ImgtarError, local_trouble
 
     as_json = "--json" in arguments
     try:
         # SIGTERM is an interruption like Ctrl-C: staging is cleaned, nothing is committed.
         signal.signal(signal.SIGTERM, _interrupt)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup asks to go on
+            signal.signal(signal.SIGHUP, _interrupt)
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         return _run_app(arguments)
     except ImgtarError as error:
         return show_failure(Failure.of(error), as_json)
     except KeyboardInterrupt:
-        failure = Failure("E_INTERRUPTED", "interrupted; nothing was committed", "", _INTERRUPTED, {})
+        message = (
+            "interrupted after the commit: what was loaded is there"
+            if committed()
+            else "interrupted; nothing was committed"
+        )
+        failure = Failure("E_INTERRUPTED", message, "", _INTERRUPTED, {})
         return show_failure(failure, as_json)
     except OSError as error:
         return show_failure(Failure.of(local_trouble(error, "working")), as_json)
@@ -62,6 +71,7 @@ def _run_app(arguments: list[str]) -> int:
 
     from imgtar.cli.app import app
     from imgtar.cli.console import Failure, show_failure
+    from imgtar.errors import LocalTrouble
 
     # typer brings its own copy of click since 0.26; its exceptions are reached through what typer exports.
     usage_error: type[Exception] = next(
@@ -71,6 +81,12 @@ def _run_app(arguments: list[str]) -> int:
         result = typer.main.get_command(app).main(args=arguments, prog_name="imgtar", standalone_mode=False)
     except typer.Exit as stop:
         result = stop.exit_code
+    except SystemExit as stop:
+        if stop.code != 1:
+            raise
+        # typer answers a broken pipe with a bare status 1, which is ours for bugs.
+        message = "the reader of standard output went away"
+        raise LocalTrouble(message, hint="look at the program at the other end of the pipe") from None
     except typer.Abort:
         raise KeyboardInterrupt from None
     except usage_error as error:

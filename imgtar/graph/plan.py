@@ -62,16 +62,18 @@ class Write:
     diff_id: Digest | None = None
     kept: bytes | None = None
     catalog: Catalog | None = field(default=None, repr=False, compare=False)
+    media_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TagMove:
-    """A name and what it stands for before and after. ``before`` is ``None`` for a new name."""
+    """A name and what it stands for: IDs ``before`` (``None`` for a new name) and ``after``, and the roots behind them."""
 
     reference: Reference
     before: Digest | None
     after: Digest
     root: Digest
+    before_root: Digest | None = None
 
     @property
     def moves(self) -> bool:

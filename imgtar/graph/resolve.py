@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from imgtar.errors import Conflict, NotFound, Refused
-from imgtar.graph.catalog import Catalog, DeclaredParent, Draft, Root, Slot
+from imgtar.graph.catalog import Catalog, DeclaredParent, Draft, Root
 from imgtar.graph.finding import Finding, Severity
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.library import Library
 from imgtar.graph.plan import GapClass, GapKind, Missing, Plan, PlannedImage, PlannedRoot, TagMove, Write
 from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy, is_called, rename, select, subject_of
-from imgtar.graph.walk import Node, Part, Walker, images_of, is_attestation, parts_of, platform_of
+from imgtar.graph.walk import Node, Part, Walker, images_of, is_attestation, nodes_of, parts_of, platform_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import encode_manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
-from imgtar.model.platform import Platform
 from imgtar.text import printable
 
 __all__ = ["IN_CONFIG", "Policy", "attested_by", "grow_candidates", "resolve", "settle"]
@@ -45,23 +44,38 @@ def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits
         wanted = [text for text in wanted if text not in meant or any(is_called(one.root, text) for one in candidates)]
     chosen = select(candidates, wanted) if wanted or not policy.select else []
     chosen = rename(chosen, policy.renames) if not work.missing else chosen
-    for candidate in _for_platforms(chosen, policy.platforms):
+    for candidate in _for_platforms(chosen, policy):
         work.add(candidate)
     return work.finish()
 
 
-def settle(draft: Draft, catalogs: Sequence[Catalog], held: Inventory) -> Draft:
-    """Fill the open slots of ``draft`` with layers that another archive or the receiver has under the diff ID."""
+def settle(draft: Draft, brought: Mapping[Digest, Descriptor], held: Inventory) -> Draft:
+    """Fill the open slots of ``draft`` with layers that are ``brought`` by another image or held, by diff ID."""
     if draft.complete:
         return draft
-    slots = []
-    for slot in draft.slots:
-        layer = slot.layer or held.layer_for(slot.diff_id)
-        for catalog in catalogs:
-            if layer is None and (size := catalog.offers.get(slot.diff_id)) is not None:
-                layer = Descriptor(mediatype.layer_media_type("none"), slot.diff_id, size)
-        slots.append(Slot(slot.diff_id, layer, slot.expected_in))
+    slots = [
+        replace(slot, layer=slot.layer or brought.get(slot.diff_id) or held.layer_for(slot.diff_id))
+        for slot in draft.slots
+    ]
     return replace(draft, slots=tuple(slots))
+
+
+def _brought(catalogs: Sequence[Catalog], walkers: Sequence[Walker]) -> dict[Digest, Descriptor]:
+    """Layers on offer by the diff ID that some config claims for them; the claim is proved when they are received."""
+    layers: dict[Digest, Descriptor] = {}
+    for catalog, walker in zip(catalogs, walkers, strict=True):
+        for root in catalog.roots:
+            if root.draft is not None:
+                for slot in root.draft.slots:
+                    if slot.layer is not None:
+                        layers.setdefault(slot.diff_id, slot.layer)
+            elif root.descriptor is not None:
+                for node in images_of(walker.grow(root.descriptor)):
+                    pairs = zip(node.manifest.layers if node.manifest else (), node.diff_ids or (), strict=False)
+                    for layer, diff_id in pairs:
+                        if layer.digest in catalog.offers:
+                            layers.setdefault(diff_id, layer)
+    return layers
 
 
 def grow_candidates(
@@ -71,6 +85,8 @@ def grow_candidates(
     candidates: list[Candidate] = []
     lost: list[tuple[Root, list[Missing]]] = []
     walkers = _walkers(catalogs, held, limits)
+    incomplete = any(root.draft is not None and not root.draft.complete for each in catalogs for root in each.roots)
+    brought = _brought(catalogs, walkers) if incomplete else {}
     for position, catalog in enumerate(catalogs):
         for root in catalog.roots:
             descriptor = root.descriptor
@@ -79,7 +95,7 @@ def grow_candidates(
                 continue
             if descriptor is None:
                 assert root.draft is not None
-                draft = settle(root.draft, catalogs, held)
+                draft = settle(root.draft, brought, held)
                 if not draft.complete:
                     lost.append((root, _draft_gaps(root, draft, catalog)))
                     continue
@@ -88,7 +104,14 @@ def grow_candidates(
                 descriptor = Descriptor(mediatype.IMAGE_MANIFEST, Digest.of(raw), len(raw))
                 catalog.library.add(descriptor.digest, raw)
                 root = replace(root, descriptor=descriptor, draft=draft)
-            candidates.append(Candidate(root, walkers[position].grow(descriptor), position))
+            try:
+                node = walkers[position].grow(descriptor)
+            except Refused as error:
+                if catalog.form != "store":
+                    raise
+                # One damaged image must not keep people from the others they have.
+                node = Node(descriptor, absent=True, fault=error)
+            candidates.append(Candidate(root, node, position))
     return candidates, lost
 
 
@@ -122,7 +145,10 @@ def _draft_gaps(root: Root, draft: Draft, catalog: Catalog) -> list[Missing]:
     ]
 
 
-def _for_platforms(candidates: Sequence[Candidate], platforms: tuple[Platform, ...]) -> list[Candidate]:
+def _for_platforms(candidates: Sequence[Candidate], policy: Policy) -> list[Candidate]:
+    """The candidates that have a wanted platform. Raises :class:`NotFound` for a platform that nothing here has, and
+    for an image that was asked for by name but lacks them all."""
+    platforms = policy.platforms
     if not platforms:
         return list(candidates)
 
@@ -130,24 +156,30 @@ def _for_platforms(candidates: Sequence[Candidate], platforms: tuple[Platform, .
         platform = platform_of(node)
         return platform is not None and any(platform.matches(wanted) for wanted in platforms)
 
+    def all_of(one: Candidate) -> list[Node]:
+        return [
+            node
+            for node in (one.node, *one.node.children)
+            if node.index is None
+            and not is_attestation(node.descriptor, node.manifest)
+            and (node.is_image or node.absent)
+        ]
+
     kept = []
     for one in candidates:
-        if (one.node.is_image and fits(one.node)) or any(fits(child) for child in one.node.children):
+        if any(fits(node) for node in all_of(one)):
             kept.append(one)
+        elif all_of(one) and (policy.select or policy.every_name):
+            there = ", ".join(sorted({str(platform_of(node)) for node in all_of(one)}))
+            wanted = ", ".join(map(str, platforms))
+            raise NotFound(f"{printable(one.root.title)} has no platform {wanted}", hint=f"it has: {printable(there)}")
+    found = [platform_of(node) for one in kept for node in all_of(one)]
+    for wanted_one in platforms:
+        if not any(platform is not None and platform.matches(wanted_one) for platform in found):
+            there = ", ".join(sorted({str(platform_of(node)) for one in candidates for node in all_of(one)}))
+            raise NotFound(f"no image for platform {wanted_one}", hint=f"there is: {printable(there) or 'no image'}")
     reachable = {node.descriptor.digest for one in kept for node in (one.node, *one.node.children)}
-    kept += [one for one in candidates if one not in kept and subject_of(one) in reachable]
-    if not kept:
-        there = sorted(
-            {
-                str(platform_of(node))
-                for one in candidates
-                for node in (one.node, *one.node.children)
-                if platform_of(node) is not None and not is_attestation(node.descriptor, node.manifest)
-            }
-        )
-        wanted = ", ".join(str(platform) for platform in platforms)
-        raise NotFound(f"no image for platform {wanted}", hint=f"there is: {', '.join(there) or 'no platform named'}")
-    return kept
+    return kept + [one for one in candidates if one not in kept and subject_of(one) in reachable]
 
 
 @dataclass(slots=True)
@@ -174,6 +206,8 @@ class _Resolution:
         node, root = candidate.node, candidate.root
         needed_by = tuple(reference.familiar for reference in root.references)
         left_out = self._left_out(node, needed_by or (root.title,))
+        if node.fault is not None:
+            self.findings.append(Finding("E_STORE", "error", str(node.descriptor.digest), str(node.fault), 7))
         fresh = False
         for part in parts_of(node, lambda child: id(child) not in left_out):
             fresh |= self._part(part, candidate, needed_by)
@@ -192,8 +226,14 @@ class _Resolution:
             self.findings += _oddities(image, printable(root.title))
         self._name(candidate)
 
-    def _left_out(self, node: Node, needed_by: tuple[str, ...]) -> set[int]:
-        """The children of an index that do not come along: platforms not wanted, or not shipped."""
+    def _left_out(self, root: Node, needed_by: tuple[str, ...]) -> set[int]:
+        """What below an index does not come along: platforms not wanted, or not shipped."""
+        left: set[int] = set()
+        for node in nodes_of(root):
+            left |= self._left_out_of(node, needed_by)
+        return left
+
+    def _left_out_of(self, node: Node, needed_by: tuple[str, ...]) -> set[int]:
         left: set[int] = set()
         if node.index is None:
             return left
@@ -228,9 +268,6 @@ class _Resolution:
             else:
                 message = f"platform {printable(platform_name)} of {printable(needed_by[0])} is not in the archive"
                 self.findings.append(Finding("E_MISSING", "warning", str(child.descriptor.digest), message, 4))
-        for child in node.children:
-            if id(child) not in left and child.index is not None:
-                left |= self._left_out(child, needed_by)
         return left
 
     def _not_shipped(self, child: Node) -> bool:
@@ -325,6 +362,11 @@ class _Resolution:
         """Remember which diff ID a config claims for a layer; two claims for one layer cannot both be true."""
         if part.diff_id is None:
             return
+        if not part.diff_id.supported:
+            message = (
+                f"the diff ID of {title} has the algorithm {printable(part.diff_id.algorithm)}, which is not supported"
+            )
+            raise Refused("E_DIGEST", message, where=str(part.diff_id), hint="diff IDs are sha256")
         known = self.diff_ids.setdefault(part.descriptor.digest, (part.diff_id, title))
         if known[0] != part.diff_id:
             message = f"{known[1]} has the diff ID {known[0]}, but {title} is the same blob and claims {part.diff_id}"
@@ -342,7 +384,7 @@ class _Resolution:
                 if offered != size:
                     message = f"a descriptor says {size} bytes for {title}, the archive has {offered}"
                     raise Refused("E_SIZE", message, where=f"{catalog.label}: {digest}")
-                return Write(digest, size, part.kind, title, part.diff_id, None, catalog)
+                return Write(digest, size, part.kind, title, part.diff_id, None, catalog, part.descriptor.media_type)
             if (size <= self.limits.document and part.kind != "layer") or part.descriptor.data is not None:
                 kept = catalog.library.raw(part.descriptor, cap=self.limits.config)
                 if kept is not None:
@@ -355,8 +397,7 @@ class _Resolution:
         labels = tuple(label for label in root.labels if REFERRERS_TAG.fullmatch(label))
         known = self.roots.get(digest)
         references = tuple(dict.fromkeys((*(known.references if known else ()), *root.references)))
-        platform = node.descriptor.platform or (platform_of(node) if node.is_image else None)
-        descriptor = replace(node.descriptor, platform=platform, data=None)
+        descriptor = _bare(node)
         parent = root.parent or (known.parent if known else None)
         self.roots[digest] = PlannedRoot(
             descriptor, references, parent, node, labels or (known.labels if known else ())
@@ -364,7 +405,13 @@ class _Resolution:
         for reference in root.references:
             before = self.held.tagged(reference.full)
             image_id = node.manifest.config.digest if node.is_image and node.manifest else None
-            move = TagMove(reference, before.identity if before else None, image_id or digest, digest)
+            move = TagMove(
+                reference,
+                before.identity if before else None,
+                image_id or digest,
+                digest,
+                before.digest if before else None,
+            )
             others = self.names.setdefault(reference.full, [])
             for other, other_node in others:
                 if other.root != digest and not _may_share(node, other_node):
@@ -419,8 +466,6 @@ class _Resolution:
                 )
 
     def _parents(self) -> None:
-        if self.policy.parents == "ignore":
-            return
         coming: Mapping[Digest, Node] = {planned.image_id: node for planned, node, _ in self.images}
         for planned, node, parent in self.images:
             if parent is None:
@@ -431,7 +476,7 @@ class _Resolution:
                 if node.config.diff_ids[:count] != base.config.diff_ids:
                     message = f"says that it was built on {parent.image_id}, but does not start with its layers"
                     raise Refused("E_GRAPH", message, where=", ".join(planned.names) or str(planned.image_id))
-            if base is not None or self.held.has_image(parent.image_id):
+            if base is not None or self.policy.parents == "ignore" or self.held.has_image(parent.image_id):
                 continue
             needed = planned.names or (str(planned.image_id),)
             hint = f"bring the parent image {parent.image_id}, or load with --parents warn (all layers are there)"
@@ -500,6 +545,19 @@ def _may_share(one: Node, other: Node) -> bool:
 
 def _owner_id(node: Node) -> str:
     return str(node.manifest.config.digest) if node.is_image and node.manifest else str(node.descriptor.digest)
+
+
+def _bare(node: Node) -> Descriptor:
+    """The descriptor for the receiver's index. For an image nothing of it depends on who wrote the archive, so that
+    the same image is saved as the same bytes wherever it came from; artifacts keep what describes them."""
+    own = node.descriptor
+    if node.index is not None:
+        return Descriptor(own.media_type, own.digest, own.size)
+    if not node.is_image:
+        return replace(own, data=None)
+    config = node.config.platform if node.config is not None else None
+    platform = config if config is not None and config.architecture else own.platform
+    return Descriptor(own.media_type, own.digest, own.size, platform)
 
 
 def _title(part: Part, root: Root) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from imgtar.errors import NotFound, Refused, UsageError
 from imgtar.graph.catalog import Root
-from imgtar.graph.walk import Node, images_of
+from imgtar.graph.walk import Node, images_of, nodes_of
 from imgtar.model.digest import Digest
 from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference, parse_user_reference
@@ -25,6 +25,7 @@ __all__ = [
     "rename",
     "select",
     "subject_of",
+    "with_platforms",
 ]
 
 _ID = re.compile(r"(?:(?:sha256|sha512):)?[0-9a-f]{4,128}", re.ASCII)
@@ -35,13 +36,17 @@ REFERRERS_TAG = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{128})(?:\.[a-z]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the caller asked for. ``renames`` are (old or ``None``, new) as written on the command line."""
+    """What the caller asked for. ``renames`` are (old or ``None``, new) as written on the command line.
+
+    ``every_name`` says that each image on offer was asked for by name, so that none may be left out in silence.
+    """
 
     select: tuple[str, ...] = ()
     platforms: tuple[Platform, ...] = ()
     renames: tuple[tuple[str | None, str], ...] = ()
     parents: Literal["require", "warn", "ignore"] = "require"
     no_clobber: bool = False
+    every_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +100,10 @@ def select(candidates: Sequence[Candidate], wanted: Sequence[str]) -> list[Candi
     for text in wanted:
         hits = _by_name(candidates, text)
         if not hits:
-            hits = [(place, ()) for place, one in enumerate(candidates) if matches_identity(text, identities(one))]
-            if len({candidates[place].node.descriptor.digest for place, _ in hits}) > 1:
-                raise UsageError(f"{shown(text)} means more than one image", hint="give more digits, or a name")
+            hits = [(place, ()) for place in _by_identity(candidates, text)]
         if not hits:
+            if not _ID.fullmatch(text):
+                parse_user_reference(text)  # What is no name at all is a usage error, not something absent.
             named = {one.root.title for one in candidates if one.root.references}
             there = sorted(named or {one.root.title for one in candidates if one.node.is_image or one.node.index})
             listing = ", ".join(printable(name) for name in there[:20]) or "no images"
@@ -106,21 +111,52 @@ def select(candidates: Sequence[Candidate], wanted: Sequence[str]) -> list[Candi
         for place, references in hits:
             chosen[place] = candidates[place]
             names.setdefault(place, []).extend(reference for reference in references if reference not in names[place])
-    reachable = {node.descriptor.digest for one in chosen.values() for node in _nodes(one.node)}
+    reachable = {node.descriptor.digest for one in chosen.values() for node in nodes_of(one.node)}
     growing = True
     while growing:
         growing = False
         for place, one in enumerate(candidates):
             if place not in chosen and (subject := subject_of(one)) is not None and subject in reachable:
                 chosen[place], names[place], growing = one, list(one.root.references), True
-                reachable |= {node.descriptor.digest for node in _nodes(one.node)}
+                reachable |= {node.descriptor.digest for node in nodes_of(one.node)}
     return [
         replace(one, root=replace(one.root, references=tuple(names[place]))) for place, one in sorted(chosen.items())
     ]
 
 
-def _nodes(node: Node) -> list[Node]:
-    return [node, *(inner for child in node.children for inner in _nodes(child))]
+def _by_identity(candidates: Sequence[Candidate], text: str) -> list[int]:
+    """The one candidate that an ID or a prefix of one means.
+
+    One image ID may stand behind several manifests (the same image in another compression): a named one is taken,
+    else the one with the smallest digest. Raises :class:`UsageError` when several IDs begin like that.
+    """
+    meant: dict[Digest, list[int]] = {}
+    for place, one in enumerate(candidates):
+        for identity in identities(one):
+            if matches_identity(text, [identity]):
+                meant.setdefault(identity, []).append(place)
+    places = {place for found in meant.values() for place in found}
+    # A manifest and its config may both begin like that; that is one image all the same.
+    if len(meant) > 1 and len(places) > 1:
+        raise UsageError(f"{shown(text)} means more than one image", hint="give more digits, or a name")
+    order = sorted(
+        places, key=lambda at: (not candidates[at].root.references, str(candidates[at].node.descriptor.digest))
+    )
+    return order[:1]
+
+
+def with_platforms(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates, and after them every image inside an index as one of its own, nameless: it has an ID too."""
+    known = {one.node.descriptor.digest for one in candidates}
+    result = list(candidates)
+    for one in candidates:
+        if one.node.index is None:
+            continue
+        for node in images_of(one.node):
+            if node.descriptor.digest not in known:
+                known.add(node.descriptor.digest)
+                result.append(Candidate(Root(node.descriptor), node, one.position))
+    return result
 
 
 def subject_of(candidate: Candidate) -> Digest | None:

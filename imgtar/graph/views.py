@@ -51,7 +51,7 @@ def root_views(
         assert root.descriptor is not None
         node = walker.grow(root.descriptor)
         if node.index is not None:
-            images.append(_index_view(node, names, root.parent, catalog, present))
+            images.append(_index_view(node, names, root.parent, present, set()))
         elif node.is_image:
             images.append(_image_view(node, names, root.parent, present))
         else:
@@ -71,14 +71,18 @@ def flat_images(images: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _index_view(
-    node: Node, names: list[str], parent: DeclaredParent | None, catalog: Catalog, present: Present
+    node: Node, names: list[str], parent: DeclaredParent | None, present: Present, seen: set[int]
 ) -> dict[str, Any]:
     manifests: list[dict[str, Any]] = []
     other: list[dict[str, Any]] = []
     absent: list[dict[str, Any]] = []
+    # Each node once in the whole tree: an index may list the same one a thousand times on each of its levels.
     for child in node.children:
+        if id(child) in seen:
+            continue
+        seen.add(id(child))
         if child.index is not None:
-            manifests.append(_index_view(child, names, parent, catalog, present))
+            manifests.append(_index_view(child, names, parent, present, seen))
         elif child.absent and not is_attestation(child.descriptor):
             absent.append(_absent_view(child.descriptor))
         elif child.is_image:

@@ -15,7 +15,7 @@ from imgtar.model.documents import ImageConfig, Index, Manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
 
-__all__ = ["BlobKind", "Node", "Part", "Walker", "images_of", "parts_of", "platform_of"]
+__all__ = ["BlobKind", "Node", "Part", "Walker", "images_of", "nodes_of", "parts_of", "platform_of"]
 
 BlobKind = Literal["manifest", "index", "config", "layer", "blob"]
 
@@ -25,7 +25,7 @@ class Node:
     """A descriptor with what stands behind it.
 
     ``index`` or ``manifest`` is set when the document is here; ``config`` when it is an image whose config is here.
-    ``absent`` means that the document itself is not here.
+    ``absent`` means that the document itself is not here; ``fault`` that it contradicts itself, and why.
     """
 
     descriptor: Descriptor
@@ -35,6 +35,7 @@ class Node:
     children: tuple[Node, ...] = ()
     absent: bool = False
     opaque: bool = False
+    fault: Refused | None = None
 
     @property
     def is_image(self) -> bool:
@@ -165,13 +166,14 @@ def platform_of(node: Node) -> Platform | None:
 def images_of(node: Node) -> Iterator[Node]:
     """Every image at or below ``node``, in index order, each once."""
     seen: set[Digest] = set()
-    for each in _all(node):
+    for each in nodes_of(node):
         if each.is_image and each.descriptor.digest not in seen:
             seen.add(each.descriptor.digest)
             yield each
 
 
-def _all(node: Node) -> Iterator[Node]:
+def nodes_of(node: Node) -> Iterator[Node]:
+    """``node`` and everything below it, each once however many ways lead to it."""
     stack = [node]
     seen: set[int] = set()
     while stack:
@@ -184,8 +186,11 @@ def _all(node: Node) -> Iterator[Node]:
 
 
 def parts_of(node: Node, wanted: Callable[[Node], bool] = lambda _node: True) -> Iterator[Part]:
-    """Every blob at or below ``node``, children before parents, each digest once; ``wanted`` prunes child nodes."""
-    seen: set[Digest] = set()
+    """Every blob at or below ``node``, children before parents; ``wanted`` prunes child nodes.
+
+    Each digest comes once, but for a layer for which several diff IDs are claimed: then once for each claim.
+    """
+    seen: set[tuple[Digest, Digest | None]] = set()
     visited: set[int] = set()
     # Post-order without recursion: a node is emitted when it is met the second time, after everything below it.
     stack: list[tuple[Node, bool]] = [(node, False)]
@@ -193,8 +198,9 @@ def parts_of(node: Node, wanted: Callable[[Node], bool] = lambda _node: True) ->
         each, below_done = stack.pop()
         if below_done:
             for part in _own_parts(each):
-                if part.descriptor.digest not in seen:
-                    seen.add(part.descriptor.digest)
+                key = (part.descriptor.digest, part.diff_id)
+                if key not in seen:
+                    seen.add(key)
                     yield part
         elif id(each) not in visited:
             visited.add(id(each))

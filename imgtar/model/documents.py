@@ -361,6 +361,8 @@ def parse_docker_manifest(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS
         if not isinstance(entry, dict):
             raise Refused("E_JSON", "has an entry that is not an object", where=what)
         shape = _shape(_DockerItemShape, {key.lower(): item for key, item in entry.items()}, what)
+        if not shape.config:
+            raise Refused("E_JSON", "names no config for an image", where=what)
         if len(shape.repo_tags) > limits.names_per_image:
             raise Refused("E_LIMIT", f"gives one image {len(shape.repo_tags)} tags", where=what)
         if len(shape.layers) > limits.layers_per_image:

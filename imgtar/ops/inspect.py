@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from imgtar.errors import NotFound, UsageError
+from imgtar.errors import NotFound, StoreTrouble, UsageError
 from imgtar.events import Report, silent
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory
 from imgtar.graph.resolve import grow_candidates, resolve
-from imgtar.graph.select import Policy, select
+from imgtar.graph.select import Policy, select, with_platforms
 from imgtar.graph.views import requires_view, root_views
 from imgtar.graph.walk import images_of, platform_of
 from imgtar.model.digest import Digest
@@ -19,7 +19,7 @@ from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
 from imgtar.store.store import Store
 from imgtar.transport.check import Check
-from imgtar.transport.location import Fingerprint, open_archive
+from imgtar.transport.location import Fingerprint, is_layout, open_archive
 
 __all__ = ["Inspection", "RawRequest", "inspect_archive", "inspect_store", "is_archive"]
 
@@ -43,8 +43,13 @@ class Inspection:
 
 
 def is_archive(what: str) -> bool:
-    """Whether ``what`` means an archive rather than a name in the store: standard input, or something that exists."""
-    return what == "-" or os.path.exists(what)
+    """Whether ``what`` means an archive rather than a name in the store: standard input, a file, an image layout.
+
+    A folder that only happens to be called like an image is no archive, unless it is written as a path.
+    """
+    if what == "-" or not os.path.lexists(what):
+        return what == "-"
+    return not os.path.isdir(what) or os.sep in what or is_layout(what)
 
 
 def inspect_archive(
@@ -74,7 +79,10 @@ def inspect_store(
     with store.reading() as inventory:
         catalog = store.source(inventory).survey(Check())
         candidates, _ = grow_candidates([catalog], EmptyInventory())
-        chosen = select(candidates, [name])
+        chosen = select(with_platforms(candidates), [name])
+        for one in chosen:
+            if one.node.fault is not None:
+                raise StoreTrouble(str(one.node.fault), where=store.label, hint="load an archive that carries it")
         roots = tuple(one.root if one.root.references else _unnamed(one.root) for one in chosen)
         return _inspection(catalog, roots, None, raw, platforms)
 

@@ -54,7 +54,7 @@ def load(
     jobs = jobs or default_jobs()
     with opened_media(paths, report, limits) as sources:
         if not dry_run:
-            with store.begin() as transaction:
+            with store.begin(limits) as transaction:
                 return transfer(sources, transaction, policy, jobs=jobs, report=report, limits=limits, strict=strict)
         if not store.layout.exists:
             check = Check(EmptyInventory(), report=report, limits=limits)

@@ -17,6 +17,8 @@ from imgtar.events import Event, Report
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.library import Library
 from imgtar.graph.plan import Plan, Write
+from imgtar.graph.resolve import attested_by
+from imgtar.graph.select import Candidate, subject_of
 from imgtar.graph.walk import Node, images_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
@@ -124,18 +126,23 @@ def recompress(
     report(Event("end"))
     library = Library([]).then(catalog.library)
     rewriter = _Rewriter(library, changed)
+    replaced = rewriter.replaced(plan)
     roots = []
     dropped = 0
     for planned in plan.roots:
         node = planned.node
-        if not (node.index or any(images_of(node))):
-            subject = node.manifest.subject if node.manifest is not None else None
-            if subject is not None and subject.digest in rewriter.replaced(plan):
-                dropped += 1
-                continue
+        subject = subject_of(Candidate(Root(node.descriptor, planned.labels), node, 0))
+        if subject is not None and subject in replaced:
+            dropped += 1
+            continue
         descriptor = rewriter.rewrite(node)
         roots.append(
-            Root(descriptor, tuple(r.familiar for r in planned.references), planned.references, planned.parent)
+            Root(
+                descriptor,
+                planned.labels or tuple(reference.familiar for reference in planned.references),
+                planned.references,
+                planned.parent,
+            )
         )
     if dropped or rewriter.dropped:
         report(
@@ -267,16 +274,20 @@ class _Rewriter:
 
     def _index(self, node: Node) -> Descriptor:
         assert node.index is not None
-        touched = {child.descriptor.digest for child in node.children if self._touched(child)}
+        after = [self.rewrite(child) for child in node.children]
+        touched = {
+            child.descriptor.digest
+            for child, descriptor in zip(node.children, after, strict=True)
+            if descriptor.digest != child.descriptor.digest
+        }
         if not touched:
             return node.descriptor
         children = []
-        for child in node.children:
-            about = child.descriptor.annotations.get(mediatype.DOCKER_REFERENCE_DIGEST)
-            if about is not None and any(str(digest) == about for digest in touched):
+        for child, descriptor in zip(node.children, after, strict=True):
+            if attested_by(child) in touched:
                 self.dropped += 1
-                continue
-            children.append(self.rewrite(child))
+            else:
+                children.append(descriptor)
         body: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": mediatype.IMAGE_INDEX,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,22 +12,24 @@ from typing import Any
 
 from imgtar.blob.compression import Compression
 from imgtar.blob.workers import default_jobs
-from imgtar.errors import DependencyMissing, StoreTrouble, UsageError
+from imgtar.errors import DependencyMissing, LocalTrouble, NotFound, StoreTrouble, UsageError
 from imgtar.events import Event, Report, silent
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory
 from imgtar.graph.plan import Plan
 from imgtar.graph.resolve import attested_by, grow_candidates, resolve
-from imgtar.graph.select import Candidate, Policy, select
+from imgtar.graph.select import Candidate, Policy, select, with_platforms
 from imgtar.graph.walk import images_of, platform_of
 from imgtar.model import mediatype
+from imgtar.model.digest import Digest
 from imgtar.model.platform import Platform
 from imgtar.ops.recompress import recompress
 from imgtar.ports import Source, blob_finder
+from imgtar.store.inventory import StoreInventory
 from imgtar.store.store import Store
 from imgtar.text import printable
 from imgtar.transport.check import Check
-from imgtar.transport.writer import Form, Written, docker_images, whole_file, write_directory, write_tar
+from imgtar.transport.writer import Form, Written, docker_images, docker_plan, whole_file, write_directory, write_tar
 
 __all__ = ["SaveOptions", "Saved", "save"]
 
@@ -90,47 +94,86 @@ def save(
     path = target if isinstance(target, str) else "-"
     with ExitStack() as stack:
         inventory = stack.enter_context(store.reading())
-        source: Source = store.source(inventory)
-        catalog = source.survey(Check())
-        catalog = _chosen(catalog, names, options.platforms)
-        policy = Policy(platforms=options.platforms, parents="ignore")
-        if options.layers is not None:
-            plan = _whole(resolve([catalog], EmptyInventory(), policy), store)
-            scratch = stack.enter_context(store.scratch()) if not dry_run else None
-            changed = recompress(plan, catalog, source, options.layers, options.layer_level, scratch, jobs, report)
-            source, catalog = changed, changed.survey(Check())
+        try:
+            return _save(names, store, inventory, target, path, options, stack, dry_run, jobs, report)
+        except StoreTrouble as error:
+            damaged = error.details.get("digest")
+            if isinstance(damaged, str):
+                inventory.cache.forget(Digest.parse(damaged))  # The next load that carries it must write it again.
+            raise
+
+
+def _save(
+    names: Sequence[str],
+    store: Store,
+    inventory: StoreInventory,
+    target: str | int,
+    path: str,
+    options: SaveOptions,
+    stack: ExitStack,
+    dry_run: bool,
+    jobs: int,
+    report: Report,
+) -> Saved:
+    source: Source = store.source(inventory)
+    catalog = source.survey(Check())
+    catalog = _chosen(catalog, names, options.platforms)
+    policy = Policy(platforms=options.platforms, parents="ignore", every_name=True)
+    if options.layers is not None:
         plan = _whole(resolve([catalog], EmptyInventory(), policy), store)
-        _remarks(plan, options, report)
-        if dry_run:
-            return Saved(path, options.form, plan, None)
-        fetch = blob_finder([catalog], [source])
-        if options.form == "oci-dir":
-            if not isinstance(target, str):
-                raise UsageError("a directory cannot go to standard output", hint="give -o DIR, or another --format")
-            return Saved(path, options.form, plan, write_directory(plan, fetch, target, report))
-        arguments = (options.form, options.compression, options.level, jobs, report)
-        if isinstance(target, int):
-            return Saved(path, options.form, plan, write_tar(plan, fetch, target, *arguments))
-        with whole_file(target) as fd:
-            written = write_tar(plan, fetch, fd, *arguments)
-        return Saved(os.path.abspath(target), options.form, plan, written)
+        scratch = _scratch(store, path, stack) if not dry_run else None
+        changed = recompress(plan, catalog, source, options.layers, options.layer_level, scratch, jobs, report)
+        source, catalog = changed, changed.survey(Check())
+    plan = _whole(resolve([catalog], EmptyInventory(), policy), store)
+    _remarks(plan, options, report)
+    if options.form == "docker":
+        plan = docker_plan(plan)
+    if dry_run:
+        return Saved(path, options.form, plan, None)
+    fetch = blob_finder([catalog], [source])
+    if options.form == "oci-dir":
+        if not isinstance(target, str):
+            raise UsageError("a directory cannot go to standard output", hint="give -o DIR, or another --format")
+        return Saved(path, options.form, plan, write_directory(plan, fetch, target, report))
+    arguments = (options.form, options.compression, options.level, jobs, report)
+    if isinstance(target, int):
+        return Saved(path, options.form, plan, write_tar(plan, fetch, target, *arguments))
+    with whole_file(target) as fd:
+        written = write_tar(plan, fetch, fd, *arguments)
+    return Saved(os.path.abspath(target), options.form, plan, written)
+
+
+_REPAIR = "load an archive that carries what is missing: that repairs the store"
 
 
 def _chosen(catalog: Catalog, names: Sequence[str], platforms: tuple[Platform, ...]) -> Catalog:
     """The catalog reduced to what was named; an image ID may also mean one platform inside an index."""
     candidates, _ = grow_candidates([catalog], EmptyInventory())
-    inner = []
-    for one in candidates:
-        if one.node.index is not None:
-            for node in images_of(one.node):
-                root = replace(one.root, descriptor=node.descriptor, labels=(), references=())
-                inner.append(Candidate(root, node, one.position))
-    known = {one.node.descriptor.digest for one in candidates}
-    inner = [one for one in inner if one.node.descriptor.digest not in known]
-    chosen = select([*candidates, *inner], names)
+    chosen = select(with_platforms(candidates), names)
+    for one in chosen:
+        if one.node.fault is not None:
+            raise StoreTrouble(one.node.fault.message, where=one.node.fault.where, hint=_REPAIR)
     if len(platforms) == 1:
         chosen = [each for one in chosen for each in _only(one, platforms[0])]
     return replace(catalog, roots=tuple(one.root for one in chosen))
+
+
+def _scratch(store: Store, path: str, stack: ExitStack) -> str:
+    """A folder for new layers: in the store's staging, or beside the target when the store is read-only."""
+    try:
+        return stack.enter_context(store.scratch())
+    except PermissionError:
+        trouble = "permission"
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        trouble = "a read-only file system"
+    if path == "-":
+        raise LocalTrouble(
+            f"there is no place for new layers: {trouble}", code="E_PERMISSION", where=store.label, hint="give -o FILE"
+        )
+    folder = os.path.dirname(os.path.abspath(path))
+    return stack.enter_context(tempfile.TemporaryDirectory(prefix=".imgtar-", dir=folder))
 
 
 def _only(candidate: Candidate, platform: Platform) -> list[Candidate]:
@@ -155,6 +198,11 @@ def _only(candidate: Candidate, platform: Platform) -> list[Candidate]:
 
 def _whole(plan: Plan, store: Store) -> Plan:
     """Raise unless the store has everything: a gap here is damage of the store, not a missing dependency."""
+    absent = [gap for gap in plan.missing if gap.gap_class == "platform-not-shipped"]
+    if absent and len(absent) == len(plan.missing):
+        names = ", ".join(dict.fromkeys(name for gap in absent for name in gap.needed_by))
+        there = ", ".join(sorted({str(image.platform) for image in plan.images})) or "none of its platforms"
+        raise NotFound(f"that platform of {printable(names)} was never loaded", hint=f"the store has {there}")
     try:
         plan.require_complete()
     except DependencyMissing as error:
@@ -163,7 +211,7 @@ def _whole(plan: Plan, store: Store) -> Plan:
             message,
             where=store.label,
             details=error.details,
-            hint="load an archive that carries what is missing: that repairs the store",
+            hint=_REPAIR,
         ) from None
     return plan
 
@@ -195,7 +243,10 @@ def _remarks(plan: Plan, options: SaveOptions, report: Report) -> None:
         for root in several:
             name = root.references[0].familiar if root.references else str(root.descriptor.digest)
             platform = next((str(platform_of(node)) for other, node in shown if other is root), "none")
-            notice(f"{printable(name)} has several platforms; Docker's classic store will load only {platform}")
+            only = (
+                "only it is in a docker archive" if options.form == "docker" else "Docker's classic store loads only it"
+            )
+            notice(f"{printable(name)} has several platforms; {only}: {platform}")
     if options.form == "docker":
         left = len(plan.roots) - len(shown)
         if left:

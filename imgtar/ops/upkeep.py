@@ -11,7 +11,7 @@ from imgtar.blob.files import sync_directory
 from imgtar.errors import Conflict, ImgtarError, NotFound, StoreTrouble, UsageError
 from imgtar.graph.inventory import EmptyInventory
 from imgtar.graph.resolve import grow_candidates
-from imgtar.graph.select import Candidate, matches_identity, select, subject_of
+from imgtar.graph.select import Candidate, matches_identity, select, subject_of, with_platforms
 from imgtar.graph.views import rfc3339
 from imgtar.graph.walk import Walker, images_of, parts_of, platform_of
 from imgtar.model.digest import Digest
@@ -19,6 +19,7 @@ from imgtar.model.reference import Reference, parse_user_reference
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import STORE_LIMITS, Entry
 from imgtar.store.store import Store
+from imgtar.store.transaction import sweep
 from imgtar.text import printable, shown
 from imgtar.transport.check import Check
 
@@ -82,7 +83,7 @@ def tag(store: Store, source: str, target: str) -> dict[str, str | None]:
     name = name.tagged()
     with store.reading() as inventory:
         candidates = [one for one in _candidates(inventory, store) if subject_of(one) is None]
-        chosen = select(candidates, [source])
+        chosen = select(with_platforms(candidates), [source])
         exact = [one for one in chosen if _default_tag(source) in one.root.references]
         chosen = exact or chosen
         if len(chosen) > 1:
@@ -93,13 +94,14 @@ def tag(store: Store, source: str, target: str) -> dict[str, str | None]:
         after = inventory.tagged(root.references[0].full) if root.references else None
 
         def edit(entries: list[Entry]) -> list[Entry]:
-            if all(entry.descriptor.digest != descriptor.digest for entry in entries):
+            like = next((entry for entry in entries if entry.descriptor.digest == descriptor.digest), None)
+            inner = all(one.node.descriptor.digest != descriptor.digest for one in candidates)
+            if like is None and not inner:
                 raise Conflict(
                     f"{printable(source)} was removed by another process meanwhile", hint="look with imgtar images"
                 )
             kept = [entry.renamed(None) if entry.name == name else entry for entry in entries]
-            like = next(entry for entry in entries if entry.descriptor.digest == descriptor.digest)
-            return [*kept, like.renamed(name)]
+            return [*kept, like.renamed(name) if like is not None else Entry.make(descriptor, name, None)]
 
         store.change(edit)
     image_id = next(
@@ -155,6 +157,11 @@ def remove(store: Store, names: Sequence[str], *, force: bool = False) -> Remova
                 all_names = list(full.root.references)
                 wanted = list(one.root.references)
                 by_identity = not wanted
+                if by_identity and _is_one_of_several(full, text) and not force:
+                    raise Conflict(
+                        f"{shown(text)} is one platform of {printable(full.root.title)}",
+                        hint=f"remove {printable(full.root.title)} with all its platforms, or use -f",
+                    )
                 if by_identity and len(all_names) > 1 and not force:
                     listing = ", ".join(reference.familiar for reference in all_names)
                     raise Conflict(
@@ -195,18 +202,32 @@ def _ids(candidate: Candidate) -> list[Digest]:
     ]
 
 
+def _is_one_of_several(candidate: Candidate, text: str) -> bool:
+    """Whether ``text`` means an image inside an index that has others beside it."""
+    images = list(images_of(candidate.node))
+    own = matches_identity(text, [candidate.node.descriptor.digest])
+    return candidate.node.index is not None and len(images) > 1 and not own
+
+
 def _meant(candidates: Sequence[Candidate], text: str) -> list[Candidate]:
     """What ``rmi TEXT`` means: a name (``latest`` without a tag, as Docker has it), or an ID."""
     name = _default_tag(text)
     for one in candidates:
         if name is not None and name in one.root.references:
             return [replace(one, root=replace(one.root, references=(name,)))]
-    hits = [one for one in candidates if matches_identity(text, [one.node.descriptor.digest, *_ids(one)])]
-    if len({one.node.descriptor.digest for one in hits}) > 1:
+    labelled = [one for one in candidates if text in one.root.labels and not one.root.references]
+    if labelled:
+        return [replace(one, root=replace(one.root, references=())) for one in labelled[:1]]
+    meant = {i for one in candidates for i in (one.node.descriptor.digest, *_ids(one)) if matches_identity(text, [i])}
+    hits = [one for one in candidates if meant & {one.node.descriptor.digest, *_ids(one)}]
+    if len(meant) > 1 and len(hits) > 1:
         raise UsageError(f"{shown(text)} means more than one image", hint="give more digits, or a name")
     if not hits:
+        if name is None and not matches_identity(text, [Digest("sha256", text.rpartition(":")[2])]):
+            parse_user_reference(text)  # What is no name at all is a usage error, not something absent.
         raise NotFound(f"no image {shown(text)}", hint="imgtar images -a lists what there is")
-    return [replace(one, root=replace(one.root, references=())) for one in hits[:1]]
+    # One image ID may stand behind several manifests: they are one image, and go together.
+    return [replace(one, root=replace(one.root, references=())) for one in hits]
 
 
 def _no_orphans(candidates: Sequence[Candidate], gone: dict[Digest, Candidate], *, force: bool) -> None:
@@ -307,6 +328,7 @@ def prune(store: Store, *, untagged: bool = False, dry_run: bool = False) -> Rem
         kept_untagged = 0 if untagged else len(nameless)
         if dry_run:
             return Removal((), images, len(doomed), sum(doomed.values()), kept_untagged)
+        sweep(store.layout)
         if gone:
             store.change(lambda entries: [entry for entry in entries if entry.descriptor.digest not in gone])
         deleted = _delete(store, set(doomed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -121,8 +121,8 @@ def verify(
 ) -> Verification:
     """Verify the archives in ``paths``, or ``store`` when there are none.
 
-    ``fast`` checks structure and small documents only. Raises only for what is not the archives' fault: a path that
-    is not there, a disk that cannot be read.
+    ``fast`` checks structure and small documents only. An archive that is not there is a finding like others, so that
+    the rest is still examined. Raises only for a disk that cannot be read while it is.
     """
     started = _now()
     if paths:
@@ -150,9 +150,7 @@ def _archive(path: str, fast: bool, jobs: int, report: Report, limits: Limits) -
     try:
         source = open_archive(path, limits=limits, fingerprint=fingerprint)
     except ImgtarError as error:
-        if error.exit_code != 5:
-            raise
-        verdict.findings.append(Finding.of(error))
+        verdict.findings.append(replace(Finding.of(error), subject=error.where or path))
         return verdict
     hashing = Beside(lambda: _hash_file(source)) if isinstance(source, TarSource) and not fast else None
     try:
@@ -273,6 +271,8 @@ def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) 
             verdict.ballast = _ballast(source, catalog, plan, check, jobs)
             report(Event("end"))
         verdict.blobs_checked, verdict.bytes_checked = check.blobs_checked, check.bytes_checked
+        for digest in check.bad:
+            inventory.cache.forget(digest)  # So that the next load that carries it writes it again.
         verdict.findings += [_in_store(finding) for finding in sorted(check.findings, key=lambda f: f.subject)]
         verdict.images = _image_verdicts(plan, check)
     return verdict

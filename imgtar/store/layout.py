@@ -50,8 +50,16 @@ class Entry:
 
     @classmethod
     def read(cls, descriptor: Descriptor) -> Entry:
-        """The entry that a descriptor of the index stands for."""
+        """The entry that a descriptor of the index stands for.
+
+        imgtar writes both name annotations alike. Where they differ, umoci has copied an entry and given it another
+        ``ref.name``: that is its name then.
+        """
         labels, references = names_of(descriptor)
+        without = {key: value for key, value in descriptor.annotations.items() if key != mediatype.CONTAINERD_NAME}
+        other = names_of(descriptor.with_annotations(without))
+        if other[1] and references and other[1] != references:
+            labels, references = other
         return cls(descriptor, references[0] if references else None, "" if references or not labels else labels[0])
 
     @classmethod
@@ -114,13 +122,19 @@ class Layout:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a store, or an OCI layout that can serve as one."""
-        return os.path.lexists(os.path.join(self.path, "oci-layout")) or os.path.lexists(self.index_path)
+        """Whether there is a store, or an OCI layout that can serve as one.
+
+        ``index.json`` is written last when a store is made. Without it there is a store only if there are blobs: then
+        it was lost, and must not be made anew in silence.
+        """
+        if _there(self.index_path):
+            return True
+        return _there(os.path.join(self.path, "oci-layout")) and any(True for _ in self.stored_blobs())
 
     def prepare(self) -> None:
         """Make the folders, so that locks can be taken. Raises :class:`StoreTrouble` for a folder of other things."""
         if not self.exists and os.path.isdir(self.path):
-            foreign = [name for name in os.listdir(self.path) if name not in ("blobs", "imgtar", "lost+found")]
+            foreign = [name for name in os.listdir(self.path) if name not in _OWN and not name.endswith(".tmp")]
             if foreign:
                 raise StoreTrouble(
                     f"the folder is neither empty nor a store: it holds {shown(foreign[0])}",
@@ -135,8 +149,8 @@ class Layout:
         if self.exists:
             return
         self._replace(os.path.join(self.corner, "version"), f"{_VERSION}\n".encode())
-        self.write_index([])
         self._replace(os.path.join(self.path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
+        self.write_index([])
         for folder in (self.corner, os.path.join(self.path, "blobs"), self.path, os.path.dirname(self.path)):
             sync_directory(folder)
 
@@ -185,7 +199,7 @@ class Layout:
         try:
             fd = os.open(self.index_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
-                raw = file.read(STORE_LIMITS.document + 1)
+                raw = file.read(min(os.fstat(fd).st_size, STORE_LIMITS.document) + 1)
             index = parse_index(raw, "", "index.json", STORE_LIMITS)
         except FileNotFoundError:
             raise StoreTrouble("index.json is missing", where=self.path, hint=_REPAIR) from None
@@ -201,10 +215,20 @@ class Layout:
         body: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": mediatype.IMAGE_INDEX,
+            **self._foreign_members(),
             "manifests": [entry.descriptor.to_json() for entry in ordered],
         }
         self._replace(self.index_path, json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
         sync_directory(self.path)
+
+    def _foreign_members(self) -> dict[str, Any]:
+        """What other tools wrote into ``index.json`` beside the list: it stays."""
+        try:
+            with open(self.index_path, "rb") as file:
+                value = json.loads(file.read())
+        except FileNotFoundError:
+            return {}
+        return {key: item for key, item in value.items() if key not in ("schemaVersion", "mediaType", "manifests")}
 
     def _replace(self, path: str, body: bytes) -> None:
         # One fixed name, written under the lock: what a killed process left is simply written over.
@@ -219,6 +243,18 @@ class Layout:
             raise
         os.close(fd)
         os.replace(temporary, path)
+
+
+_OWN = ("blobs", "imgtar", "oci-layout", "lost+found")
+
+
+def _there(path: str) -> bool:
+    """Whether something is at ``path``. A folder that may not be entered is an error, not an absence."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 _REPAIR = "the blobs are untouched: put back a copy of index.json, or load the archives again into a new store"

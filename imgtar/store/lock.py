@@ -30,15 +30,19 @@ def locked(
 ) -> Iterator[None]:
     """Hold the lock file at ``path``. Raises :class:`StoreTrouble` (``E_LOCKED``) after ``timeout`` seconds.
 
-    A store that cannot be written to needs no shared lock: nothing can be deleted from it by us either.
+    A reader who may not write takes the shared lock on the file as it is; when there is none, nobody has ever deleted
+    anything here with an imgtar.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
-        if shared and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
+        if not shared or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
+            raise
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
             yield
             return
-        raise
     try:
         _acquire(fd, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout, report)
         if not shared:

@@ -13,6 +13,7 @@ from imgtar.graph.catalog import Catalog
 from imgtar.graph.library import Library
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
 from imgtar.ports import Blob, Dock
 from imgtar.store.inventory import StoreInventory
@@ -54,8 +55,8 @@ class Store:
             yield self.inventory()
 
     @contextmanager
-    def begin(self) -> Iterator[StoreTransaction]:
-        """See :class:`imgtar.ports.Sink`."""
+    def begin(self, limits: Limits = DEFAULT_LIMITS) -> Iterator[StoreTransaction]:
+        """See :class:`imgtar.ports.Sink`. ``limits`` hold for what comes in."""
         if self.layout.exists:
             self.layout.check()
         self.layout.prepare()
@@ -68,7 +69,7 @@ class Store:
             locked(self.layout.blobs_lock, shared=True, timeout=self.lock_timeout, report=self.report),
             staging_area(self.layout) as folder,
         ):
-            yield StoreTransaction(self.layout, self.inventory(), folder, self.report, self.lock_timeout)
+            yield StoreTransaction(self.layout, self.inventory(), folder, self.report, self.lock_timeout, limits)
 
     @contextmanager
     def scratch(self) -> Iterator[str]:

@@ -15,10 +15,11 @@ from imgtar.blob.files import sync_directory, write_all
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each
-from imgtar.errors import Conflict, LocalTrouble, StoreTrouble
+from imgtar.errors import Conflict, LocalTrouble, Refused, StoreTrouble
 from imgtar.events import Event, Report, silent
 from imgtar.graph.plan import Plan, PlannedRoot, Write
 from imgtar.model.digest import Digest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
 from imgtar.ports import Blob, Receipt, Staged
 from imgtar.proof import prove
@@ -29,6 +30,7 @@ from imgtar.text import human_size
 
 __all__ = ["StoreTransaction", "staging_area", "sweep"]
 
+_DAMAGED = "the content is damaged or was changed: make the archive again, or copy it again from its source"
 _SMALL = 256 << 10
 _SMALL_TOTAL = 16 << 20
 _MARGIN = 1 << 20
@@ -86,7 +88,9 @@ class StoreTransaction:
         folder: str,
         report: Report = silent,
         lock_timeout: float = 300.0,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
+        self._limits = limits
         self._layout = layout
         self._inventory = inventory
         self._folder = folder
@@ -115,10 +119,17 @@ class StoreTransaction:
         if claimed is not None:
             holding = self._inventory.holding(claimed)
             if holding is not None and holding.sound and holding.size == size and size > _SMALL:
-                return Staged(measure(content, where=where, algorithm=algorithm, progress=advance), claimed)
+                measured = measure(content, where=where, algorithm=algorithm, limits=self._limits, progress=advance)
+                if measured.digest != claimed:
+                    message = f"digest mismatch: expected {claimed}, actual {measured.digest}"
+                    details = {"expected": str(claimed), "actual": str(measured.digest)}
+                    raise Refused("E_DIGEST", message, where=where, hint=_DAMAGED, details=details)
+                return Staged(measured, claimed)
         if size <= min(_SMALL, self._small_left):
             kept = bytearray()
-            measured = measure(content, write=kept.extend, where=where, algorithm=algorithm, progress=advance)
+            measured = measure(
+                content, write=kept.extend, where=where, algorithm=algorithm, limits=self._limits, progress=advance
+            )
             self._small_left -= size
             return Staged(measured, bytes(kept))
         fd, path = self._new_file()
@@ -182,6 +193,7 @@ class StoreTransaction:
                     where=blob.where,
                     algorithm=write.digest.algorithm,
                     diff=write.diff_id is not None,
+                    limits=self._limits,
                     progress=advance,
                 )
             prove(write, measured, blob.where)
@@ -222,6 +234,7 @@ class StoreTransaction:
             self._publish()
             if [entry.descriptor for entry in merged] != [entry.descriptor for entry in entries]:
                 self._layout.write_index(merged)
+            self._report(Event("commit"))
         return Receipt(plan.bytes_to_write, plan.bytes_reused, len(plan.writes), len(plan.reused))
 
     def _still_there(self, plan: Plan) -> None:
@@ -323,8 +336,7 @@ def _advancer(report: Report) -> Callable[[int], object]:
 
 def _refuse_moves(entries: list[Entry], plan: Plan) -> None:
     """Raise :class:`Conflict` when a tag that was free or ours at planning time moved meanwhile."""
-    now = {entry.name: entry.descriptor.digest for entry in entries if entry.name}
     for move in plan.tags:
-        current = now.get(move.reference)
-        if current is not None and current != move.root:
+        current = {entry.descriptor.digest for entry in entries if entry.name == move.reference}
+        if current - {move.root, move.before_root}:
             raise Conflict(f"{move.reference.familiar} was moved by another process meanwhile", hint="run it again")

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each
-from imgtar.errors import ImgtarError
+from imgtar.errors import ImgtarError, Refused
 from imgtar.events import Event, Report, silent
 from imgtar.graph.finding import Finding
 from imgtar.graph.inventory import EmptyInventory, Inventory
 from imgtar.graph.plan import Plan, Write
+from imgtar.model import mediatype
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ports import Blob, Receipt, Staged
@@ -21,6 +22,8 @@ from imgtar.proof import prove
 __all__ = ["Check"]
 
 _KEPT_TOTAL = 64 << 20
+_SMALL = 64 << 10
+_NOT_JSON = object()
 
 
 class Check:
@@ -62,7 +65,7 @@ class Check:
         def keep(piece: memoryview) -> None:
             nonlocal kept
             if kept is not None:
-                if not kept and bytes(piece[:64]).lstrip()[:1] not in (b"{", b"["):
+                if not kept and size > _SMALL and bytes(piece[:64]).lstrip()[:1] not in (b"{", b"["):
                     kept = None
                 else:
                     kept += piece
@@ -72,10 +75,14 @@ class Check:
         measured = measure(content, write=keep, where=where, algorithm=algorithm, diff=self._diff, limits=self._limits)
         if kept is not None:
             self._budget -= len(kept)
-        return Staged(measured, bytes(kept) if kept is not None else None)
+        if kept is not None:
+            return Staged(measured, bytes(kept))
+        return Staged(measured, _NOT_JSON if size <= self._limits.config and self._budget > size else None)
 
     def read_staged(self, staged: Staged, cap: int) -> bytes | None:
         """See :class:`imgtar.ports.Dock`."""
+        if staged.token is _NOT_JSON:
+            raise Refused("E_JSON", "is not valid JSON: it starts with neither an object nor a list")
         return staged.token if isinstance(staged.token, bytes) and len(staged.token) <= cap else None
 
     def receive(self, plan: Plan, fetch: Callable[[Write], Blob], report: Report, jobs: int) -> None:
@@ -93,7 +100,9 @@ class Check:
     def examine(self, write: Write, blob: Blob, checkpoint: Checkpoint) -> None:
         """Measure one blob and compare."""
         try:
-            prove(write, self._measured(write, blob, checkpoint), blob.where)
+            measured = self._measured(write, blob, checkpoint)
+            prove(write, measured, blob.where)
+            self._media_type(write, measured, blob.where)
         except ImgtarError as error:
             if not self._collect:
                 raise
@@ -120,6 +129,14 @@ class Check:
                 limits=self._limits,
                 progress=advance,
             )
+
+    def _media_type(self, write: Write, measured: Measure, where: str) -> None:
+        """The bytes decide how a layer is read; a media type that says otherwise is worth a warning (H108)."""
+        declared = mediatype.layer_compression(write.media_type) if write.kind == "layer" else None
+        if declared is not None and declared != str(measured.compression):
+            message = f"{write.title}: the media type says {declared}, the bytes are {measured.compression}"
+            with self._mutex:
+                self.findings.append(Finding("E_TYPE", "warning", where, message))
 
     def _count(self, size: int) -> None:
         with self._mutex:

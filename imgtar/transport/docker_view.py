@@ -12,7 +12,7 @@ from imgtar.graph.finding import Finding
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import DockerItem, ImageConfig, parse_config, parse_docker_manifest
+from imgtar.model.documents import DockerItem, ImageConfig, parse_config, parse_docker_manifest, parse_repositories
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
 from imgtar.text import shown
@@ -62,7 +62,26 @@ def read_docker(
         if item.parent:
             parent = DeclaredParent(Digest.parse(item.parent), "Parent in manifest.json")
         images.append(DockerImage(item, references, config_name or item.config, config, parsed, names, parent))
+    if "repositories" in members.files:
+        _compare_repositories(members, images, findings, limits)
     return images, configs, findings
+
+
+def _compare_repositories(members: Members, images: list[DockerImage], findings: list[Finding], limits: Limits) -> None:
+    """The old map of names must not say more than ``manifest.json``: engines before 1.10 would believe it (H44)."""
+    where = f"{members.label}: repositories"
+    known = {reference for image in images for reference in image.references}
+    for repository, tags in parse_repositories(members.read("repositories", limits.document), where, limits).items():
+        for tag in tags:
+            name = f"{repository}:{tag}"
+            try:
+                agreed = Reference.parse(name) in known
+            except Refused:
+                agreed = False
+            if not agreed:
+                findings.append(
+                    Finding("E_TYPE", "warning", where, f"{shown(name)} is not in manifest.json, which is believed")
+                )
 
 
 def _tag(text: str, where: str, findings: list[Finding]) -> Reference:

@@ -66,7 +66,8 @@ def read_legacy(
                     _as_spelled(value[part], _CONFIG_NAMES, where)
             images[match[1]] = (raw, value)
     tags, findings = _tags(members, images, limits)
-    heads = set(images) - {str(value.get("parent")) for _, value in images.values() if value.get("parent")}
+    parents = {str(value.get("parent")) for _, value in images.values() if value.get("parent")}
+    heads = set(images) - parents
     names: dict[Digest, str] = {}
     roots = []
     done: dict[str, _Converted] = {}
@@ -83,6 +84,9 @@ def read_legacy(
         references = tuple(tags.get(identity, ()))
         labels = tuple(reference.familiar for reference in references)
         roots.append(Root(None, labels, references, None, Draft(config, parsed, tuple(converted.slots))))
+    if left := sorted(set(images) - set(done)):
+        # Nobody's child and nobody's parent at once cannot be: these go round in a circle that nothing leads into.
+        raise Refused("E_GRAPH", "the parent chain loops", where=f"{members.label}: {left[0][:64]}/json")
     return roots, names, findings
 
 

@@ -15,7 +15,7 @@ from imgtar.text import plural, printable, shown
 from imgtar.transport.archive import DirectorySource, FdReader, StreamSource, TarSource, check_head
 from imgtar.transport.detect import HEAD, is_tar_head
 
-__all__ = ["ArchiveSource", "Fingerprint", "close_all", "medium_paths", "open_archive", "passed_over"]
+__all__ = ["ArchiveSource", "Fingerprint", "close_all", "is_layout", "medium_paths", "open_archive", "passed_over"]
 
 ArchiveSource = TarSource | StreamSource | DirectorySource
 
@@ -107,13 +107,13 @@ def medium_paths(path: str) -> tuple[list[str], list[str]]:
     A folder that is no image layout is a medium: all archives and layout directories in it, by name. Raises
     :class:`NotFound` when there is none.
     """
-    if path == "-" or not os.path.isdir(path) or _is_layout(path):
+    if path == "-" or not os.path.isdir(path) or is_layout(path):
         return [path], []
     found: list[str] = []
     skipped: list[str] = []
     for name in sorted(os.listdir(path)):
         inner = os.path.join(path, name)
-        if _is_layout(inner) if os.path.isdir(inner) else _may_be_archive(inner):
+        if is_layout(inner) if os.path.isdir(inner) else _may_be_archive(inner):
             found.append(inner)
         elif not os.path.isdir(inner):
             skipped.append(name)
@@ -131,7 +131,8 @@ def passed_over(path: str, names: Sequence[str]) -> str:
     return f"{plural(len(names), 'file')} in {printable(path)} {verb}: {listing}"
 
 
-def _is_layout(path: str) -> bool:
+def is_layout(path: str) -> bool:
+    """Whether a folder is one image layout, and not a medium with several archives."""
     return any(os.path.lexists(os.path.join(path, name)) for name in ("index.json", "oci-layout", "manifest.json"))
 
 

@@ -210,7 +210,10 @@ class PassedMembers:
         """See :class:`Members`."""
         if self.files[name] > cap:
             raise _too_large(self.label, name, self.files[name], cap)
-        raw = self._dock.read_staged(self._staged[name], cap)
+        try:
+            raw = self._dock.read_staged(self._staged[name], cap)
+        except Refused as error:
+            raise error.within(f"{self.label}: {name}") from None
         if raw is None:
             message = "is needed as a document but was not kept while the archive passed: too much text in this archive"
             raise Refused("E_LIMIT", message, where=f"{self.label}: {name}", hint="read it from a plain, seekable file")

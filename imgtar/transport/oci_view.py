@@ -75,7 +75,7 @@ def read_layout(members: Members, limits: Limits = DEFAULT_LIMITS) -> tuple[list
         message = "oci-layout is missing; some tools will refuse this archive"
         findings.append(Finding("E_TYPE", "warning", members.label, message))
     index = parse_index(members.read("index.json", limits.document), "", where, limits)
-    groups: dict[Digest, tuple[Descriptor, list[str], list[Root]]] = {}
+    groups: dict[Digest, list[Root]] = {}
     for descriptor in index.manifests:
         labels, references = names_of(descriptor)
         for label in labels:
@@ -87,10 +87,18 @@ def read_layout(members: Members, limits: Limits = DEFAULT_LIMITS) -> tuple[list
             if key not in (mediatype.CONTAINERD_NAME, mediatype.REF_NAME)
         }
         root = Root(descriptor.with_annotations(bare), labels, references)
-        _, _, roots = groups.setdefault(descriptor.digest, (descriptor, [], []))
+        roots = groups.setdefault(descriptor.digest, [])
         roots.append(root)
+        first = roots[0].descriptor
+        assert first is not None
+        if first.media_type != descriptor.media_type:
+            message = f"{descriptor.digest} is called {shown(first.media_type)} and {shown(descriptor.media_type)}"
+            raise Refused("E_TYPE", message, where=where)
+        if first.size != descriptor.size:
+            message = f"one entry says {first.size} bytes for {descriptor.digest}, another {descriptor.size}"
+            raise Refused("E_SIZE", message, where=where)
     merged = []
-    for _, _, roots in groups.values():
+    for roots in groups.values():
         names = tuple(dict.fromkeys(label for root in roots for label in root.labels))
         references = tuple(dict.fromkeys(reference for root in roots for reference in root.references))
         if len(names) > limits.names_per_image:

@@ -8,7 +8,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from imgtar.blob.compression import Compression, compressing
@@ -16,7 +16,7 @@ from imgtar.blob.files import sync_directory, write_all
 from imgtar.blob.measure import buffer
 from imgtar.blob.tar_writer import TarWriter
 from imgtar.blob.workers import WriteBehind
-from imgtar.errors import NotFound, StoreTrouble, UsageError, local_trouble
+from imgtar.errors import LocalTrouble, NotFound, StoreTrouble, UsageError, local_trouble
 from imgtar.events import Event, Report
 from imgtar.graph.plan import Plan, PlannedRoot, Write
 from imgtar.graph.walk import Node, images_of, platform_of
@@ -27,7 +27,7 @@ from imgtar.model.reference import Reference
 from imgtar.ports import Blob
 from imgtar.text import shown
 
-__all__ = ["Form", "Written", "docker_images", "whole_file", "write_directory", "write_tar"]
+__all__ = ["Form", "Written", "docker_images", "docker_plan", "whole_file", "write_directory", "write_tar"]
 
 Form = Literal["hybrid", "docker", "oci", "oci-dir"]
 Fetch = Callable[[Write], Blob]
@@ -81,6 +81,22 @@ def docker_images(plan: Plan) -> list[tuple[PlannedRoot, Node]]:
             ]
             result.append((root, (preferred or images)[0]))
     return result
+
+
+def docker_plan(plan: Plan) -> Plan:
+    """The part of a plan that a docker archive can carry: one image for each root, no manifests, no artifacts."""
+    shown = docker_images(plan)
+    kept: set[Digest] = set()
+    for _, node in shown:
+        assert node.manifest is not None
+        kept |= {node.manifest.config.digest, *(layer.digest for layer in node.manifest.layers)}
+    chosen = {node.descriptor.digest for _, node in shown}
+    return replace(
+        plan,
+        roots=tuple(root for root, _ in shown),
+        images=tuple(image for image in plan.images if image.digest in chosen),
+        writes=tuple(write for write in plan.writes if write.digest in kept),
+    )
 
 
 def _docker_manifest(plan: Plan, path: Callable[[Digest, str], str]) -> bytes:
@@ -186,6 +202,7 @@ def _copy(write: Write, fetch: Fetch, out: Callable[[memoryview], object], repor
             f"{write.title} is damaged in the store: its content does not match its digest",
             where=str(write.digest),
             hint="load an archive that carries it: that repairs the store; imgtar verify lists all damage",
+            details={"digest": str(write.digest)},
         )
 
 
@@ -200,7 +217,14 @@ class _Output:
 
     def _take(self, piece: memoryview) -> None:
         self._hasher.update(piece)
-        write_all(self._fd, piece)
+        try:
+            write_all(self._fd, piece)
+        except BrokenPipeError:
+            raise LocalTrouble(
+                "the reader of the archive went away", hint="look at the program at the other end of the pipe"
+            ) from None
+        except OSError as error:
+            raise local_trouble(error, "writing the archive") from None
         self.size += len(piece)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -263,8 +287,15 @@ def write_tar(
 def whole_file(path: str) -> Iterator[int]:
     """A file that appears whole or not at all: a temporary name beside it, fsync, rename, fsync of the directory.
 
-    A symbolic link at ``path`` is replaced, not followed. What is no regular file (a device, a fifo) is written to.
+    A symbolic link is followed: what it points to is replaced, the link stays. What is no regular file (a device, a
+    fifo), or is the file that standard output or error already is (``/dev/stdout``), is written to as it is.
     """
+    if os.path.islink(path):
+        existing = next((fd for fd in (1, 2) if _same_file(path, fd)), None)
+        if existing is not None:
+            yield existing
+            return
+        path = os.path.realpath(path)
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path):
         raise UsageError(f"{shown(path)} is a directory", hint="give a file name, or --format oci-dir for a directory")
@@ -294,6 +325,13 @@ def whole_file(path: str) -> Iterator[int]:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def _same_file(path: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except OSError:
+        return False
 
 
 def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report) -> Written:

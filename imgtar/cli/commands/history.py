@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imgtar.cli import options
-from imgtar.cli.console import console
+from imgtar.cli.console import console, refuse_terminal
 
 NAME = "history"
 
@@ -26,5 +26,6 @@ def command(
     from imgtar.ops.history import history
 
     out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
+    refuse_terminal([what])
     images = history(what, out.store())
     out.result("imgtar.history/1", {"images": images}, lambda: show_history(out, images, no_trunc=no_trunc))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from imgtar.cli import options
-from imgtar.cli.console import console
+from imgtar.cli.console import console, refuse_terminal
 from imgtar.errors import UsageError
 from imgtar.text import shown
 
@@ -37,6 +37,7 @@ def command(
     from imgtar.ops.inspect import RawRequest, inspect_archive, inspect_store, is_archive
 
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    refuse_terminal([what])
     request = None
     wanted = parse_platforms(platform or ())
     if raw is not None and as_json:

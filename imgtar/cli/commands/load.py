@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from imgtar.cli import options
-from imgtar.cli.console import Console, console
+from imgtar.cli.console import Console, console, refuse_terminal
 from imgtar.errors import UsageError
 from imgtar.text import human_size, printable, shown
 
@@ -63,10 +62,8 @@ def command(
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
     if parents not in ("require", "warn", "ignore"):
         raise UsageError(f"--parents {shown(parents)} is not known", hint="one of require, warn, ignore")
-    if not archives:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("refusing to read an archive from a terminal", hint="give -i ARCHIVE, or pipe one in")
-        archives = ["-"]
+    archives = archives or ["-"]
+    refuse_terminal(archives)
     policy = Policy(
         tuple(images or ()),
         parse_platforms(platforms or ()),

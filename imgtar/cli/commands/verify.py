@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from imgtar.cli import options
-from imgtar.cli.console import Console, console
+from imgtar.cli.console import Console, console, refuse_terminal
 from imgtar.text import plural
 
 NAME = "verify"
@@ -41,14 +41,15 @@ def command(
     from imgtar.transport.writer import whole_file
 
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    refuse_terminal(archives or [])
     with out.reporting() as report:
         where = None if archives else out.store(report)
         done = verify(archives or [], where, fast=fast, strict=strict, jobs=jobs, report=report)
     body = done.to_json()
+    out.result("imgtar.verify/1", body, lambda: _show(out, done))
     if report_file is not None:
         with whole_file(report_file) as fd, open(fd, "w", encoding="utf-8", closefd=False) as file:
             file.write(json.dumps({"schema": "imgtar.verify/1", **body}, indent=2) + "\n")
-    out.result("imgtar.verify/1", body, lambda: _show(out, done))
     _show_findings(done)
     raise typer.Exit(done.exit_code)
 

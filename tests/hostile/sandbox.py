@@ -1,0 +1,177 @@
+"""Runs imgtar in child processes with little memory and little time, so that a hang or a crash is one failed test.
+
+:class:`Sandbox` starts this file as a program of one thread that has imgtar loaded; that program forks for every run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MEMORY", "SECONDS", "Run", "Sandbox"]
+
+MEMORY = 256 << 20
+"""Bytes of address space that a run may take on top of the interpreter with imgtar loaded."""
+SECONDS = 10
+"""How long a run may take."""
+
+_HERE = Path(__file__).resolve()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one command did. ``status`` is negative when a signal ended it."""
+
+    arguments: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+    peak: int
+    """Peak memory in bytes, the interpreter included."""
+
+    @property
+    def document(self) -> Any:
+        """The JSON document on standard output."""
+        return json.loads(self.stdout)
+
+    @property
+    def errors(self) -> str:
+        """Standard error as text."""
+        return self.stderr.decode("utf-8")
+
+    def __str__(self) -> str:
+        out, err = (text.decode("utf-8", "backslashreplace") for text in (self.stdout, self.stderr))
+        return f"imgtar {' '.join(self.arguments)}: status {self.status}\n{err}\n{out[:4000]}"
+
+
+class Sandbox:
+    """One process that forks the runs."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        ours, theirs = socket.socketpair()
+        environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": str(scratch),
+            "PYTHONPATH": str(_HERE.parents[2]),
+            # Each arena reserves 64 MiB of addresses for each thread; that is no memory.
+            "MALLOC_ARENA_MAX": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self._process = subprocess.Popen([sys.executable, str(_HERE)], stdin=theirs, env=environment)
+        theirs.close()
+        self._channel = ours
+        self._answers = ours.makefile("r", encoding="utf-8")
+
+    def run(self, *arguments: str, stdin: bytes | None = None, cwd: Path) -> Run:
+        """Run one command line; ``stdin`` is given through a pipe."""
+        out, err, feed = (self._scratch / name for name in ("stdout", "stderr", "stdin"))
+        if stdin is not None:
+            feed.write_bytes(stdin)
+        job = {
+            "arguments": arguments,
+            "cwd": str(cwd),
+            "out": str(out),
+            "err": str(err),
+            "feed": str(feed) if stdin is not None else None,
+        }
+        self._channel.sendall(json.dumps(job).encode() + b"\n")
+        answer = json.loads(self._answers.readline())
+        return Run(arguments, answer["status"], out.read_bytes(), err.read_bytes(), answer["peak"])
+
+    def close(self) -> None:
+        """End the process."""
+        self._answers.close()
+        self._channel.close()
+        self._process.wait()
+
+
+def _serve() -> None:
+    import importlib
+    import pkgutil
+
+    import imgtar
+
+    for module in pkgutil.walk_packages(imgtar.__path__, "imgtar."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    _build_commands_once()
+    for line in sys.stdin:
+        job = json.loads(line)
+        child = os.fork()
+        if not child:
+            _work(job)
+        _, status, usage = os.wait4(child, 0)
+        answer = {"status": os.waitstatus_to_exitcode(status), "peak": usage.ru_maxrss << 10}
+        os.write(0, json.dumps(answer).encode() + b"\n")
+
+
+def _build_commands_once() -> None:
+    import typer.main
+
+    from imgtar.cli.app import app
+
+    command = typer.main.get_command(app)
+    typer.main.get_command = lambda _app: command
+
+
+def _work(job: dict[str, Any]) -> None:
+    status = 1
+    try:
+        os.chdir(job["cwd"])
+        feed = _feed(job["feed"])
+        for target, source in ((0, feed), (1, _create(job["out"])), (2, _create(job["err"]))):
+            os.dup2(source, target)
+            os.close(source)
+        signal.alarm(SECONDS)
+        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it lives as long as the process
+        from imgtar.cli.main import run
+
+        status = run(job["arguments"])
+    except BaseException:  # noqa: BLE001 - what gets here is a bug, and the test must see it
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _create(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+
+
+def _feed(path: str | None) -> int:
+    if path is None:
+        return os.open(os.devnull, os.O_RDONLY)
+    reading, writing = os.pipe()
+    data = Path(path).read_bytes()
+    if len(data) <= 1 << 16:
+        os.write(writing, data)
+    elif not os.fork():
+        os.close(reading)
+        signal.alarm(2 * SECONDS)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(writing, view[: 1 << 16]) :]
+        except BrokenPipeError:
+            pass
+        finally:
+            os._exit(0)
+    os.close(writing)
+    return reading
+
+
+if __name__ == "__main__":
+    _serve()
