@@ -53,7 +53,10 @@ class Dock(Protocol):
         ...
 
     def read_staged(self, staged: Staged, cap: int) -> bytes | None:
-        """Return staged content of at most ``cap`` bytes, ``None`` when this dock did not keep it."""
+        """Return staged content of at most ``cap`` bytes, ``None`` when this dock did not keep it.
+
+        A dock that keeps only what may be a document raises ``E_JSON`` for what it saw to be none.
+        """
         ...
 
 

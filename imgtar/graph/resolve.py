@@ -399,9 +399,9 @@ class _Resolution:
         references = tuple(dict.fromkeys((*(known.references if known else ()), *root.references)))
         descriptor = _bare(node)
         parent = root.parent or (known.parent if known else None)
-        self.roots[digest] = PlannedRoot(
-            descriptor, references, parent, node, labels or (known.labels if known else ())
-        )
+        labels = labels or (known.labels if known else ())
+        unused = () if references else tuple(label for label in root.labels if label not in labels)
+        self.roots[digest] = PlannedRoot(descriptor, references, parent, node, labels, unused)
         for reference in root.references:
             before = self.held.tagged(reference.full)
             image_id = node.manifest.config.digest if node.is_image and node.manifest else None

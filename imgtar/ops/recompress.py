@@ -12,7 +12,7 @@ from imgtar.blob.files import opened, write_all
 from imgtar.blob.measure import buffer
 from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each
-from imgtar.errors import StoreTrouble
+from imgtar.errors import Refused, StoreTrouble
 from imgtar.events import Event, Report
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.library import Library
@@ -181,6 +181,9 @@ def _convert(
                 plain_hash.update(view[:count])
                 compressor.write(view[:count])
             compressor.finish()
+        except Refused as error:
+            # What went into the store was proved: a stream that is broken now is damage of the store.
+            raise _damaged(write, error.message) from None
         finally:
             os.close(fd)
         checked.prove()
@@ -190,6 +193,15 @@ def _convert(
             f"{write.title} has the diff ID {diff_id}, its config says {write.diff_id}", where=write.title
         )
     return Descriptor(mediatype.layer_media_type(str(kind)), Digest.from_hex(new_hash.hexdigest()), size), path
+
+
+def _damaged(write: Write, reason: str) -> StoreTrouble:
+    return StoreTrouble(
+        f"{write.title} is damaged in the store: {reason}",
+        where=str(write.digest),
+        hint="load an archive that carries it: that repairs the store",
+        details={"digest": str(write.digest)},
+    )
 
 
 class _Checked:
@@ -226,11 +238,7 @@ class _Checked:
 
     def prove(self) -> None:
         if self._size != self._write.size or self._hasher.hexdigest() != self._write.digest.encoded:
-            raise StoreTrouble(
-                f"{self._write.title} is damaged in the store: its content does not match its digest",
-                where=str(self._write.digest),
-                hint="load an archive that carries it: that repairs the store",
-            )
+            raise _damaged(self._write, "its content does not match its digest")
 
 
 class _Rewriter:

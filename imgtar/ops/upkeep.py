@@ -270,6 +270,8 @@ def _reachable(store: Store) -> tuple[set[Digest], bool]:
         except ImgtarError:
             certain = False
             continue
+        # A root whose document is gone hides what it needs: that may be all there is left to repair it with.
+        certain &= not node.absent
         for part in parts_of(node):
             reachable.add(part.descriptor.digest)
             # An index may name platforms that are not here; a manifest that is here but unreadable is another matter.

@@ -135,7 +135,12 @@ class StoreTransaction:
         fd, path = self._new_file()
         try:
             measured = measure(
-                content, write=lambda piece: write_all(fd, piece), where=where, algorithm=algorithm, progress=advance
+                content,
+                write=lambda piece: write_all(fd, piece),
+                where=where,
+                algorithm=algorithm,
+                limits=self._limits,
+                progress=advance,
             )
         finally:
             os.close(fd)

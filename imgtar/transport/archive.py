@@ -60,8 +60,7 @@ class _Scan:
 
     def finish(self) -> dict[str, str]:
         """Return the links by name, resolved. Raises what was put off."""
-        if self._problem is not None or self._links:
-            self.not_another_kind()
+        self.not_another_kind()
         if self._problem is not None:
             raise self._problem
         return resolve_links(self._links, self._offsets, where=self._label)

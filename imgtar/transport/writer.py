@@ -287,15 +287,14 @@ def write_tar(
 def whole_file(path: str) -> Iterator[int]:
     """A file that appears whole or not at all: a temporary name beside it, fsync, rename, fsync of the directory.
 
-    A symbolic link is followed: what it points to is replaced, the link stays. What is no regular file (a device, a
-    fifo), or is the file that standard output or error already is (``/dev/stdout``), is written to as it is.
+    A symbolic link is replaced, not followed. What is no regular file (a device, a fifo), or is the file that standard
+    output or error already is (``/dev/stdout``), is written to as it is.
     """
     if os.path.islink(path):
         existing = next((fd for fd in (1, 2) if _same_file(path, fd)), None)
         if existing is not None:
             yield existing
             return
-        path = os.path.realpath(path)
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path):
         raise UsageError(f"{shown(path)} is a directory", hint="give a file name, or --format oci-dir for a directory")
@@ -348,8 +347,16 @@ def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report) -> Writ
     temporary = f"{target}.{secrets.token_hex(4)}.part"
     size = blobs = 0
     try:
-        for folder in ("", *folders):
-            os.mkdir(os.path.join(temporary, folder) if folder else temporary)
+        try:
+            os.mkdir(temporary)
+        except FileNotFoundError:
+            raise NotFound(
+                f"the folder of {shown(path)} is not there", hint="make it first, or check the mount"
+            ) from None
+        except OSError as error:
+            raise local_trouble(error, f"creating {shown(path)}") from None
+        for folder in folders:
+            os.mkdir(os.path.join(temporary, folder))
         for file in files:
             fd = os.open(os.path.join(temporary, file.name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
