@@ -172,7 +172,7 @@ def test_the_terminal_libraries_stay_in_cli() -> None:
 
 
 def test_pydantic_stays_where_strangers_documents_enter() -> None:
-    only_in({"pydantic"}, ("imgtar.model.documents",), "the shape is checked once, at the rim; inside are plain values")
+    only_in({"pydantic"}, ("imgtar.model.shapes",), "the shape is checked once, at the rim; inside are plain values")
 
 
 def test_compression_libraries_stay_in_one_file() -> None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from imgtar.errors import Conflict, NotFound, Refused
-from imgtar.graph.catalog import Catalog, DeclaredParent, Draft, Root
+from imgtar.errors import Conflict, Refused
+from imgtar.graph.candidates import grow_candidates
+from imgtar.graph.catalog import Catalog, DeclaredParent, Root
 from imgtar.graph.finding import Finding, Severity
 from imgtar.graph.inventory import Inventory
-from imgtar.graph.library import Library
 from imgtar.graph.plan import GapClass, GapKind, Missing, Plan, PlannedImage, PlannedRoot, TagMove, Write
-from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy, is_called, rename, select, subject_of
-from imgtar.graph.walk import Node, Part, Walker, images_of, is_attestation, nodes_of, parts_of, platform_of
-from imgtar.model import mediatype
+from imgtar.graph.platforms import attested_by, for_platforms
+from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy, is_called, rename, select
+from imgtar.graph.walk import Node, Part, images_of, is_attestation, nodes_of, parts_of, platform_of
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import encode_manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable
 
-__all__ = ["IN_CONFIG", "Policy", "attested_by", "grow_candidates", "resolve", "settle"]
+__all__ = ["IN_CONFIG", "resolve"]
 
 IN_CONFIG = "parent in the config"
 """Where a parent was learned from that only informs."""
@@ -44,142 +43,9 @@ def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits
         wanted = [text for text in wanted if text not in meant or any(is_called(one.root, text) for one in candidates)]
     chosen = select(candidates, wanted) if wanted or not policy.select else []
     chosen = rename(chosen, policy.renames) if not work.missing else chosen
-    for candidate in _for_platforms(chosen, policy):
+    for candidate in for_platforms(chosen, policy):
         work.add(candidate)
     return work.finish()
-
-
-def settle(draft: Draft, brought: Mapping[Digest, Descriptor], held: Inventory) -> Draft:
-    """Fill the open slots of ``draft`` with layers that are ``brought`` by another image or held, by diff ID."""
-    if draft.complete:
-        return draft
-    slots = [
-        replace(slot, layer=slot.layer or brought.get(slot.diff_id) or held.layer_for(slot.diff_id))
-        for slot in draft.slots
-    ]
-    return replace(draft, slots=tuple(slots))
-
-
-def _brought(catalogs: Sequence[Catalog], walkers: Sequence[Walker]) -> dict[Digest, Descriptor]:
-    """Layers on offer by the diff ID that some config claims for them; the claim is proved when they are received."""
-    layers: dict[Digest, Descriptor] = {}
-    for catalog, walker in zip(catalogs, walkers, strict=True):
-        for root in catalog.roots:
-            if root.draft is not None:
-                for slot in root.draft.slots:
-                    if slot.layer is not None:
-                        layers.setdefault(slot.diff_id, slot.layer)
-            elif root.descriptor is not None:
-                for node in images_of(walker.grow(root.descriptor)):
-                    pairs = zip(node.manifest.layers if node.manifest else (), node.diff_ids or (), strict=False)
-                    for layer, diff_id in pairs:
-                        if layer.digest in catalog.offers:
-                            layers.setdefault(diff_id, layer)
-    return layers
-
-
-def grow_candidates(
-    catalogs: Sequence[Catalog], held: Inventory, limits: Limits = DEFAULT_LIMITS
-) -> tuple[list[Candidate], list[tuple[Root, list[Missing]]]]:
-    """Return every root with its node, and the gaps of images whose layers nobody has, so that they have no node."""
-    candidates: list[Candidate] = []
-    lost: list[tuple[Root, list[Missing]]] = []
-    walkers = _walkers(catalogs, held, limits)
-    incomplete = any(root.draft is not None and not root.draft.complete for each in catalogs for root in each.roots)
-    brought = _brought(catalogs, walkers) if incomplete else {}
-    for position, catalog in enumerate(catalogs):
-        for root in catalog.roots:
-            descriptor = root.descriptor
-            if root.lost_config:
-                lost.append((root, [_config_gap(root, catalog)]))
-                continue
-            if descriptor is None:
-                assert root.draft is not None
-                draft = settle(root.draft, brought, held)
-                if not draft.complete:
-                    lost.append((root, _draft_gaps(root, draft, catalog)))
-                    continue
-                layers = tuple(slot.layer for slot in draft.slots if slot.layer is not None)
-                raw = encode_manifest(draft.config, layers)
-                descriptor = Descriptor(mediatype.IMAGE_MANIFEST, Digest.of(raw), len(raw))
-                catalog.library.add(descriptor.digest, raw)
-                root = replace(root, descriptor=descriptor, draft=draft)
-            try:
-                node = walkers[position].grow(descriptor)
-            except Refused as error:
-                if catalog.form != "store":
-                    raise
-                # One damaged image must not keep people from the others they have.
-                node = Node(descriptor, absent=True, fault=error)
-            candidates.append(Candidate(root, node, position))
-    return candidates, lost
-
-
-def _walkers(catalogs: Sequence[Catalog], held: Inventory, limits: Limits) -> list[Walker]:
-    # Documents may be in another archive of the same load, or with the receiver (an OCI layout may lack blobs).
-    walkers = []
-    for position, catalog in enumerate(catalogs):
-        library: Library = catalog.library
-        for other_position, other in enumerate(catalogs):
-            if other_position != position:
-                library = library.then(other.library)
-        walkers.append(Walker(library.then(held.library), limits))
-    return walkers
-
-
-def _config_gap(root: Root, catalog: Catalog) -> Missing:
-    stem = root.lost_config.rpartition("/")[2].removesuffix(".json")
-    digest = Digest("sha256", stem) if len(stem) == 64 and not set(stem) - set("0123456789abcdef") else None
-    needed = tuple(reference.familiar for reference in root.references) or (printable(root.title),)
-    hint = f"the archive names the config but does not hold it: save {printable(root.title)} again where it is whole"
-    return Missing("config", digest, None, None, needed, f"{catalog.label}: {root.lost_config}", "absent", hint)
-
-
-def _draft_gaps(root: Root, draft: Draft, catalog: Catalog) -> list[Missing]:
-    needed = tuple(reference.familiar for reference in root.references) or (str(draft.config.digest),)
-    hint = f"bring the archive that has the layers of {root.title}, or save it again in full"
-    return [
-        Missing("layer", None, slot.diff_id, None, needed, slot.expected_in or catalog.label, "absent", hint)
-        for slot in draft.slots
-        if slot.layer is None
-    ]
-
-
-def _for_platforms(candidates: Sequence[Candidate], policy: Policy) -> list[Candidate]:
-    """The candidates that have a wanted platform. Raises :class:`NotFound` for a platform that nothing here has, and
-    for an image that was asked for by name but lacks them all."""
-    platforms = policy.platforms
-    if not platforms:
-        return list(candidates)
-
-    def fits(node: Node) -> bool:
-        platform = platform_of(node)
-        return platform is not None and any(platform.matches(wanted) for wanted in platforms)
-
-    def all_of(one: Candidate) -> list[Node]:
-        return [
-            node
-            for node in (one.node, *one.node.children)
-            if node.index is None
-            and not is_attestation(node.descriptor, node.manifest)
-            and (node.is_image or node.absent)
-        ]
-
-    kept = []
-    for one in candidates:
-        if any(fits(node) for node in all_of(one)):
-            kept.append(one)
-        elif all_of(one) and (policy.select or policy.every_name):
-            there = ", ".join(sorted({str(platform_of(node)) for node in all_of(one)}))
-            wanted = ", ".join(map(str, platforms))
-            raise NotFound(f"{printable(one.root.title)} has no platform {wanted}", hint=f"it has: {printable(there)}")
-    found = [platform_of(node) for one in kept for node in all_of(one)]
-    for wanted_one in platforms:
-        if not any(platform is not None and platform.matches(wanted_one) for platform in found):
-            there = ", ".join(sorted({str(platform_of(node)) for one in candidates for node in all_of(one)}))
-            raise NotFound(f"no image for platform {wanted_one}", hint=f"there is: {printable(there) or 'no image'}")
-    reachable = {node.descriptor.digest for one in kept for node in (one.node, *one.node.children)}
-    return kept + [one for one in candidates if one not in kept and subject_of(one) in reachable]
 
 
 @dataclass(slots=True)
@@ -522,17 +388,6 @@ def _parent_in_config(node: Node) -> DeclaredParent | None:
         return DeclaredParent(Digest.parse(text if ":" in text else f"sha256:{text}"), IN_CONFIG)
     except Refused:
         return None  # Docker before 1.10 wrote random IDs of other lengths here; such a one names no image of today.
-
-
-def attested_by(node: Node) -> Digest | None:
-    """The manifest that an attestation is about, by annotation or subject; ``None`` for anything else."""
-    text = node.descriptor.annotations.get(mediatype.DOCKER_REFERENCE_DIGEST)
-    if text is None:
-        return node.manifest.subject.digest if node.manifest is not None and node.manifest.subject else None
-    try:
-        return Digest.parse(text)
-    except Refused:
-        return None  # Free text in an annotation: it attests nothing that we know.
 
 
 def _may_share(one: Node, other: Node) -> bool:

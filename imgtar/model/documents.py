@@ -1,21 +1,17 @@
 """Manifests, indexes, configs and ``manifest.json``: parsed strictly, with their exact bytes kept beside.
 
-pydantic checks the shape here, at the rim, and nowhere else; what comes out are plain frozen values. A document that
+The shapes are checked in shapes.py; what comes out are plain frozen values. A document that
 imgtar did not write is never encoded again: :class:`Document` carries the bytes that were read.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from typing import Any
 
 from imgtar.errors import Refused
 from imgtar.model import mediatype
@@ -23,8 +19,9 @@ from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
+from imgtar.model.shapes import ConfigShape, DockerItemShape, IndexShape, ManifestShape, checked, parse_digest
 from imgtar.model.strictjson import parse_json
-from imgtar.text import printable, shown
+from imgtar.text import shown
 
 __all__ = [
     "DockerItem",
@@ -43,146 +40,6 @@ __all__ = [
     "pretended",
     "sniff_document",
 ]
-
-_INT64 = (1 << 63) - 1
-
-
-def _none_is_empty_list(value: Any) -> Any:
-    return [] if value is None else value
-
-
-def _none_is_empty_map(value: Any) -> Any:
-    return {} if value is None else value
-
-
-def _none_is_empty_text(value: Any) -> Any:
-    return "" if value is None else value
-
-
-Text = Annotated[str, BeforeValidator(_none_is_empty_text)]
-Annotations = Annotated[dict[str, str], BeforeValidator(_none_is_empty_map)]
-Texts = Annotated[list[str], BeforeValidator(_none_is_empty_list)]
-
-
-class _Shape(BaseModel):
-    """Strict types, unknown properties allowed (image-spec: considerations.md, extensibility)."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class _PlatformShape(_Shape):
-    os: Text = ""
-    architecture: Text = ""
-    variant: Text = ""
-    os_version: Text = Field("", alias="os.version")
-    os_features: Texts = Field(default_factory=list, alias="os.features")
-
-    def value(self) -> Platform:
-        return Platform(self.os, self.architecture, self.variant, self.os_version, tuple(self.os_features))
-
-
-def _digest(text: str, what: str) -> Digest:
-    try:
-        return Digest.parse(text)
-    except Refused as error:
-        raise error.within(what) from None
-
-
-class _DescriptorShape(_Shape):
-    media_type: Text = Field("", alias="mediaType")
-    digest: str
-    size: int = Field(ge=0, le=_INT64)
-    platform: _PlatformShape | None = None
-    annotations: Annotations = Field(default_factory=dict)
-    artifact_type: Text = Field("", alias="artifactType")
-    urls: Texts = Field(default_factory=list)
-    data: str | None = None
-
-    def value(self, what: str, limits: Limits) -> Descriptor:
-        digest = _digest(self.digest, what)
-        data = None
-        if self.data is not None:
-            if len(self.data) > limits.document * 4 // 3 + 4:
-                raise Refused("E_LIMIT", f"the data embedded for {digest} is too large", where=what)
-            try:
-                data = base64.b64decode(self.data, validate=True)
-            except (binascii.Error, ValueError):
-                raise Refused("E_DIGEST", f"the data embedded for {digest} is not base64", where=what) from None
-            if len(data) != self.size:
-                message = f"the data embedded for {digest} has {len(data)} bytes, its descriptor says {self.size}"
-                raise Refused("E_DIGEST", message, where=what)
-            if digest.supported and Digest.of(data, digest.algorithm) != digest:
-                raise Refused("E_DIGEST", f"the data embedded for {digest} has another digest", where=what)
-        return Descriptor(
-            self.media_type,
-            digest,
-            self.size,
-            self.platform.value() if self.platform else None,
-            self.annotations,
-            self.artifact_type,
-            tuple(self.urls),
-            data,
-        )
-
-
-class _ManifestShape(_Shape):
-    schema_version: int = Field(alias="schemaVersion")
-    media_type: Text = Field("", alias="mediaType")
-    artifact_type: Text = Field("", alias="artifactType")
-    config: _DescriptorShape
-    layers: list[_DescriptorShape]
-    subject: _DescriptorShape | None = None
-    annotations: Annotations = Field(default_factory=dict)
-
-
-class _IndexShape(_Shape):
-    schema_version: int = Field(2, alias="schemaVersion")
-    media_type: Text = Field("", alias="mediaType")
-    artifact_type: Text = Field("", alias="artifactType")
-    # Docker 25.0.0-25.0.2 wrote null here (moby#47210); an index without the key at all is damaged.
-    manifests: Annotated[list[_DescriptorShape], BeforeValidator(_none_is_empty_list)]
-    subject: _DescriptorShape | None = None
-    annotations: Annotations = Field(default_factory=dict)
-
-
-class _HistoryShape(_Shape):
-    created: Text = ""
-    created_by: Text = ""
-    author: Text = ""
-    comment: Text = ""
-    empty_layer: bool | None = False
-
-
-class _RootfsShape(_Shape):
-    type: Text = "layers"
-    diff_ids: Texts = Field(default_factory=list)
-
-
-class _RuntimeShape(_Shape):
-    labels: Annotations = Field(default_factory=dict, alias="Labels")
-
-
-class _ConfigShape(_Shape):
-    architecture: Text = ""
-    os: Text = ""
-    variant: Text = ""
-    os_version: Text = Field("", alias="os.version")
-    os_features: Texts = Field(default_factory=list, alias="os.features")
-    created: Text = ""
-    parent: Text = ""
-    rootfs: _RootfsShape
-    history: Annotated[list[_HistoryShape], BeforeValidator(_none_is_empty_list)] = Field(default_factory=list)
-    config: _RuntimeShape | None = None
-
-
-class _DockerItemShape(_Shape):
-    config: str
-    repo_tags: Texts = Field(default_factory=list, alias="repotags")
-    layers: list[str]
-    parent: Text = ""
-    layer_sources: Annotated[dict[str, _DescriptorShape], BeforeValidator(_none_is_empty_map)] = Field(
-        default_factory=dict, alias="layersources"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,23 +106,11 @@ class DockerItem:
     layer_sources: Mapping[str, Descriptor]
 
 
-_S = TypeVar("_S", bound=_Shape)
-
-
-def _shape(kind: type[_S], value: Any, what: str) -> _S:
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise Refused("E_JSON", f"{printable(place)}: {printable(first['msg'])}", where=what) from None
-
-
 def parse_manifest(raw: bytes, descriptor: Descriptor, what: str, limits: Limits = DEFAULT_LIMITS) -> Manifest:
     """Parse the manifest that ``descriptor`` points at; ``raw`` must have been verified against it."""
     value = parse_json(raw, what, limits=limits)
     _unambiguous(value, what, index=False)
-    shape = _shape(_ManifestShape, value, what)
+    shape = checked(ManifestShape, value, what)
     _declared(shape.schema_version, shape.media_type, descriptor.media_type, what)
     if len(shape.layers) > limits.layers_per_image:
         message = f"the image has {len(shape.layers)} layers, the limit is {limits.layers_per_image}"
@@ -284,7 +129,7 @@ def parse_index(raw: bytes, declared: str, what: str, limits: Limits = DEFAULT_L
     """Parse an image index; ``declared`` is the media type of the descriptor that led here, "" for ``index.json``."""
     value = parse_json(raw, what, limits=limits)
     _unambiguous(value, what, index=True)
-    shape = _shape(_IndexShape, value, what)
+    shape = checked(IndexShape, value, what)
     _declared(shape.schema_version, shape.media_type, declared, what)
     if len(shape.manifests) > limits.descriptors:
         raise Refused("E_LIMIT", f"the index lists more than {limits.descriptors} manifests", where=what)
@@ -330,7 +175,7 @@ def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> Imag
     value = parse_json(raw, what, limit=limits.config, limits=limits)
     if not isinstance(value, dict) or not isinstance(value.get("rootfs"), dict):
         raise Refused("E_JSON", "this image config has no rootfs", where=what)
-    shape = _shape(_ConfigShape, value, what)
+    shape = checked(ConfigShape, value, what)
     if shape.rootfs.type not in ("", "layers"):
         raise Refused("E_JSON", f"rootfs.type is {shown(shape.rootfs.type)}, not layers", where=what)
     if len(shape.rootfs.diff_ids) > limits.layers_per_image:
@@ -339,7 +184,7 @@ def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> Imag
         Platform(shape.os, shape.architecture, shape.variant, shape.os_version, tuple(shape.os_features)),
         shape.created,
         shape.parent,
-        tuple(_digest(text, what) for text in shape.rootfs.diff_ids),
+        tuple(parse_digest(text, what) for text in shape.rootfs.diff_ids),
         tuple(
             HistoryEntry(entry.created, entry.created_by, entry.author, entry.comment, bool(entry.empty_layer))
             for entry in shape.history
@@ -360,7 +205,7 @@ def parse_docker_manifest(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS
     for entry in value:
         if not isinstance(entry, dict):
             raise Refused("E_JSON", "has an entry that is not an object", where=what)
-        shape = _shape(_DockerItemShape, {key.lower(): item for key, item in entry.items()}, what)
+        shape = checked(DockerItemShape, {key.lower(): item for key, item in entry.items()}, what)
         if not shape.config:
             raise Refused("E_JSON", "names no config for an image", where=what)
         if len(shape.repo_tags) > limits.names_per_image:

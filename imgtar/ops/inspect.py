@@ -8,9 +8,10 @@ from typing import Any
 
 from imgtar.errors import NotFound, StoreTrouble, UsageError
 from imgtar.events import Report, silent
+from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory
-from imgtar.graph.resolve import grow_candidates, resolve
+from imgtar.graph.resolve import resolve
 from imgtar.graph.select import Policy, select, with_platforms
 from imgtar.graph.views import requires_view, root_views
 from imgtar.graph.walk import images_of, platform_of

@@ -17,7 +17,7 @@ from imgtar.events import Event, Report
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.library import Library
 from imgtar.graph.plan import Plan, Write
-from imgtar.graph.resolve import attested_by
+from imgtar.graph.platforms import attested_by
 from imgtar.graph.select import Candidate, subject_of
 from imgtar.graph.walk import Node, images_of
 from imgtar.model import mediatype

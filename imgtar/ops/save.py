@@ -14,10 +14,12 @@ from imgtar.blob.compression import Compression
 from imgtar.blob.workers import default_jobs
 from imgtar.errors import DependencyMissing, LocalTrouble, NotFound, StoreTrouble, UsageError
 from imgtar.events import Event, Report, silent
+from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory
 from imgtar.graph.plan import Plan
-from imgtar.graph.resolve import attested_by, grow_candidates, resolve
+from imgtar.graph.platforms import attested_by
+from imgtar.graph.resolve import resolve
 from imgtar.graph.select import Candidate, Policy, select, with_platforms
 from imgtar.graph.walk import images_of, platform_of
 from imgtar.model import mediatype

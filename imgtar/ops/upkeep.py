@@ -9,8 +9,8 @@ from typing import Any
 
 from imgtar.blob.files import sync_directory
 from imgtar.errors import Conflict, ImgtarError, NotFound, StoreTrouble, UsageError
+from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.inventory import EmptyInventory
-from imgtar.graph.resolve import grow_candidates
 from imgtar.graph.select import Candidate, matches_identity, select, subject_of, with_platforms
 from imgtar.graph.views import rfc3339
 from imgtar.graph.walk import Walker, images_of, parts_of, platform_of

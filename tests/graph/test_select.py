@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgtar.errors import NotFound, UsageError
+from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.inventory import EmptyInventory
-from imgtar.graph.resolve import grow_candidates
 from imgtar.graph.select import Candidate, matches_identity, rename, select, subject_of
 from imgtar.model.digest import Digest
 from tests.builders.images import Document, dumps, make_image, make_index, sha256

@@ -1,0 +1,118 @@
+"""From catalogs to candidates: each root with its node, images without a manifest completed where that can be done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from imgtar.errors import Refused
+from imgtar.graph.catalog import Catalog, Draft, Root
+from imgtar.graph.inventory import Inventory
+from imgtar.graph.library import Library
+from imgtar.graph.plan import Missing
+from imgtar.graph.select import Candidate
+from imgtar.graph.walk import Node, Walker, images_of
+from imgtar.model import mediatype
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import Digest
+from imgtar.model.documents import encode_manifest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.text import printable
+
+__all__ = ["grow_candidates", "settle"]
+
+
+def settle(draft: Draft, brought: Mapping[Digest, Descriptor], held: Inventory) -> Draft:
+    """Fill the open slots of ``draft`` with layers that are ``brought`` by another image or held, by diff ID."""
+    if draft.complete:
+        return draft
+    slots = [
+        replace(slot, layer=slot.layer or brought.get(slot.diff_id) or held.layer_for(slot.diff_id))
+        for slot in draft.slots
+    ]
+    return replace(draft, slots=tuple(slots))
+
+
+def _brought(catalogs: Sequence[Catalog], walkers: Sequence[Walker]) -> dict[Digest, Descriptor]:
+    """Layers on offer by the diff ID that some config claims for them; the claim is proved when they are received."""
+    layers: dict[Digest, Descriptor] = {}
+    for catalog, walker in zip(catalogs, walkers, strict=True):
+        for root in catalog.roots:
+            if root.draft is not None:
+                for slot in root.draft.slots:
+                    if slot.layer is not None:
+                        layers.setdefault(slot.diff_id, slot.layer)
+            elif root.descriptor is not None:
+                for node in images_of(walker.grow(root.descriptor)):
+                    pairs = zip(node.manifest.layers if node.manifest else (), node.diff_ids or (), strict=False)
+                    for layer, diff_id in pairs:
+                        if layer.digest in catalog.offers:
+                            layers.setdefault(diff_id, layer)
+    return layers
+
+
+def grow_candidates(
+    catalogs: Sequence[Catalog], held: Inventory, limits: Limits = DEFAULT_LIMITS
+) -> tuple[list[Candidate], list[tuple[Root, list[Missing]]]]:
+    """Return every root with its node, and the gaps of images whose layers nobody has, so that they have no node."""
+    candidates: list[Candidate] = []
+    lost: list[tuple[Root, list[Missing]]] = []
+    walkers = _walkers(catalogs, held, limits)
+    incomplete = any(root.draft is not None and not root.draft.complete for each in catalogs for root in each.roots)
+    brought = _brought(catalogs, walkers) if incomplete else {}
+    for position, catalog in enumerate(catalogs):
+        for root in catalog.roots:
+            descriptor = root.descriptor
+            if root.lost_config:
+                lost.append((root, [_config_gap(root, catalog)]))
+                continue
+            if descriptor is None:
+                assert root.draft is not None
+                draft = settle(root.draft, brought, held)
+                if not draft.complete:
+                    lost.append((root, _draft_gaps(root, draft, catalog)))
+                    continue
+                layers = tuple(slot.layer for slot in draft.slots if slot.layer is not None)
+                raw = encode_manifest(draft.config, layers)
+                descriptor = Descriptor(mediatype.IMAGE_MANIFEST, Digest.of(raw), len(raw))
+                catalog.library.add(descriptor.digest, raw)
+                root = replace(root, descriptor=descriptor, draft=draft)
+            try:
+                node = walkers[position].grow(descriptor)
+            except Refused as error:
+                if catalog.form != "store":
+                    raise
+                # One damaged image must not keep people from the others they have.
+                node = Node(descriptor, absent=True, fault=error)
+            candidates.append(Candidate(root, node, position))
+    return candidates, lost
+
+
+def _walkers(catalogs: Sequence[Catalog], held: Inventory, limits: Limits) -> list[Walker]:
+    # Documents may be in another archive of the same load, or with the receiver (an OCI layout may lack blobs).
+    walkers = []
+    for position, catalog in enumerate(catalogs):
+        library: Library = catalog.library
+        for other_position, other in enumerate(catalogs):
+            if other_position != position:
+                library = library.then(other.library)
+        walkers.append(Walker(library.then(held.library), limits))
+    return walkers
+
+
+def _config_gap(root: Root, catalog: Catalog) -> Missing:
+    stem = root.lost_config.rpartition("/")[2].removesuffix(".json")
+    digest = Digest("sha256", stem) if len(stem) == 64 and not set(stem) - set("0123456789abcdef") else None
+    needed = tuple(reference.familiar for reference in root.references) or (printable(root.title),)
+    hint = f"the archive names the config but does not hold it: save {printable(root.title)} again where it is whole"
+    return Missing("config", digest, None, None, needed, f"{catalog.label}: {root.lost_config}", "absent", hint)
+
+
+def _draft_gaps(root: Root, draft: Draft, catalog: Catalog) -> list[Missing]:
+    needed = tuple(reference.familiar for reference in root.references) or (str(draft.config.digest),)
+    hint = f"bring the archive that has the layers of {root.title}, or save it again in full"
+    return [
+        Missing("layer", None, slot.diff_id, None, needed, slot.expected_in or catalog.label, "absent", hint)
+        for slot in draft.slots
+        if slot.layer is None
+    ]

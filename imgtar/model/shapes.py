@@ -1,0 +1,179 @@
+"""The shapes that documents from strangers must have. pydantic checks them here, at the rim, and nowhere else."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from imgtar.errors import Refused
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import Digest
+from imgtar.model.limits import Limits
+from imgtar.model.platform import Platform
+from imgtar.text import printable
+
+__all__ = [
+    "ConfigShape",
+    "DescriptorShape",
+    "DockerItemShape",
+    "IndexShape",
+    "ManifestShape",
+    "checked",
+    "parse_digest",
+]
+
+_INT64 = (1 << 63) - 1
+
+
+def _none_is_empty_list(value: Any) -> Any:
+    return [] if value is None else value
+
+
+def _none_is_empty_map(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _none_is_empty_text(value: Any) -> Any:
+    return "" if value is None else value
+
+
+Text = Annotated[str, BeforeValidator(_none_is_empty_text)]
+Annotations = Annotated[dict[str, str], BeforeValidator(_none_is_empty_map)]
+Texts = Annotated[list[str], BeforeValidator(_none_is_empty_list)]
+
+
+class Shape(BaseModel):
+    """Strict types, unknown properties allowed (image-spec: considerations.md, extensibility)."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _PlatformShape(Shape):
+    os: Text = ""
+    architecture: Text = ""
+    variant: Text = ""
+    os_version: Text = Field("", alias="os.version")
+    os_features: Texts = Field(default_factory=list, alias="os.features")
+
+    def value(self) -> Platform:
+        return Platform(self.os, self.architecture, self.variant, self.os_version, tuple(self.os_features))
+
+
+def parse_digest(text: str, what: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except Refused as error:
+        raise error.within(what) from None
+
+
+class DescriptorShape(Shape):
+    media_type: Text = Field("", alias="mediaType")
+    digest: str
+    size: int = Field(ge=0, le=_INT64)
+    platform: _PlatformShape | None = None
+    annotations: Annotations = Field(default_factory=dict)
+    artifact_type: Text = Field("", alias="artifactType")
+    urls: Texts = Field(default_factory=list)
+    data: str | None = None
+
+    def value(self, what: str, limits: Limits) -> Descriptor:
+        digest = parse_digest(self.digest, what)
+        data = None
+        if self.data is not None:
+            if len(self.data) > limits.document * 4 // 3 + 4:
+                raise Refused("E_LIMIT", f"the data embedded for {digest} is too large", where=what)
+            try:
+                data = base64.b64decode(self.data, validate=True)
+            except (binascii.Error, ValueError):
+                raise Refused("E_DIGEST", f"the data embedded for {digest} is not base64", where=what) from None
+            if len(data) != self.size:
+                message = f"the data embedded for {digest} has {len(data)} bytes, its descriptor says {self.size}"
+                raise Refused("E_DIGEST", message, where=what)
+            if digest.supported and Digest.of(data, digest.algorithm) != digest:
+                raise Refused("E_DIGEST", f"the data embedded for {digest} has another digest", where=what)
+        return Descriptor(
+            self.media_type,
+            digest,
+            self.size,
+            self.platform.value() if self.platform else None,
+            self.annotations,
+            self.artifact_type,
+            tuple(self.urls),
+            data,
+        )
+
+
+class ManifestShape(Shape):
+    schema_version: int = Field(alias="schemaVersion")
+    media_type: Text = Field("", alias="mediaType")
+    artifact_type: Text = Field("", alias="artifactType")
+    config: DescriptorShape
+    layers: list[DescriptorShape]
+    subject: DescriptorShape | None = None
+    annotations: Annotations = Field(default_factory=dict)
+
+
+class IndexShape(Shape):
+    schema_version: int = Field(2, alias="schemaVersion")
+    media_type: Text = Field("", alias="mediaType")
+    artifact_type: Text = Field("", alias="artifactType")
+    # Docker 25.0.0-25.0.2 wrote null here (moby#47210); an index without the key at all is damaged.
+    manifests: Annotated[list[DescriptorShape], BeforeValidator(_none_is_empty_list)]
+    subject: DescriptorShape | None = None
+    annotations: Annotations = Field(default_factory=dict)
+
+
+class _HistoryShape(Shape):
+    created: Text = ""
+    created_by: Text = ""
+    author: Text = ""
+    comment: Text = ""
+    empty_layer: bool | None = False
+
+
+class _RootfsShape(Shape):
+    type: Text = "layers"
+    diff_ids: Texts = Field(default_factory=list)
+
+
+class _RuntimeShape(Shape):
+    labels: Annotations = Field(default_factory=dict, alias="Labels")
+
+
+class ConfigShape(Shape):
+    architecture: Text = ""
+    os: Text = ""
+    variant: Text = ""
+    os_version: Text = Field("", alias="os.version")
+    os_features: Texts = Field(default_factory=list, alias="os.features")
+    created: Text = ""
+    parent: Text = ""
+    rootfs: _RootfsShape
+    history: Annotated[list[_HistoryShape], BeforeValidator(_none_is_empty_list)] = Field(default_factory=list)
+    config: _RuntimeShape | None = None
+
+
+class DockerItemShape(Shape):
+    config: str
+    repo_tags: Texts = Field(default_factory=list, alias="repotags")
+    layers: list[str]
+    parent: Text = ""
+    layer_sources: Annotated[dict[str, DescriptorShape], BeforeValidator(_none_is_empty_map)] = Field(
+        default_factory=dict, alias="layersources"
+    )
+
+
+_S = TypeVar("_S", bound=Shape)
+
+
+def checked(kind: type[_S], value: Any, what: str) -> _S:
+    """Return ``value`` as that shape. Raises ``E_JSON`` naming the place and what is wrong there."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise Refused("E_JSON", f"{printable(place)}: {printable(first['msg'])}", where=what) from None
