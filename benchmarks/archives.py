@@ -104,7 +104,8 @@ def compress_file(source: Path, target: Path, level: int) -> None:
 
 def compress_zstd(source: Path, target: Path) -> None:
     """zstd, with imgtar itself: the standard library has none before Python 3.14."""
-    from imgtar.blob.compression import Compression, compressing
+    from imgtar.blob.compress import compressing
+    from imgtar.blob.compression import Compression
 
     with source.open("rb") as file, target.open("wb") as out:
         compressor = compressing(Compression.ZSTD, 3, out.write, jobs=os.cpu_count() or 1)

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from imgtar.blob.compression import SNIFF_BYTES, Compression, decompressing, sniff
+from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
+from imgtar.blob.decompress import decompressing
 from imgtar.blob.stream import BUFFER_SIZE, Readable
 from imgtar.errors import Refused
 from imgtar.model.digest import Digest, Hasher

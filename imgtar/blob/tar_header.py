@@ -26,6 +26,7 @@ __all__ = [
     "clean_name",
     "has_controls",
     "header_fault",
+    "over_limit",
     "padding",
     "parse_header",
     "parse_long_name",
@@ -117,6 +118,12 @@ def header_fault(reason: str, offset: int, where: str = "") -> Refused:
         hint="the archive is damaged or was made to confuse; copy or export it again",
         details={"offset": offset},
     )
+
+
+def over_limit(what: str, offset: int, where: str = "") -> Refused:
+    """Return the ``E_LIMIT`` refusal for the header at byte ``offset``."""
+    message = f"header at byte {offset}: {what} is over the limit"
+    return Refused("E_LIMIT", message, where=where, details={"offset": offset})
 
 
 def padding(size: int) -> int:

@@ -8,13 +8,8 @@ offsets are bytes.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Protocol
+from collections.abc import Iterator
 
-from imgtar.blob.stream import BUFFER_SIZE, Readable
 from imgtar.blob.tar_header import (
     BLOCK,
     KINDS,
@@ -26,112 +21,20 @@ from imgtar.blob.tar_header import (
     clean_name,
     has_controls,
     header_fault,
+    over_limit,
     padding,
     parse_header,
     parse_long_name,
     parse_pax,
     settled_size,
 )
-from imgtar.errors import ImgtarError, Refused, local_trouble
+from imgtar.blob.tar_names import Entry, NameTable, entry_fault
+from imgtar.blob.tar_stream import TarStream
+from imgtar.errors import ImgtarError, Refused
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable, shown
 
-__all__ = ["Entry", "EntryKind", "FileStream", "PipeStream", "TarReader", "TarStream", "resolve_links"]
-
-
-class TarStream(Protocol):
-    """Bytes in one direction, with cheap skipping where the medium allows it."""
-
-    @property
-    def offset(self) -> int:
-        """Bytes consumed so far, read and skipped."""
-        ...
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill ``buffer`` from the front and return the number of bytes; short counts are normal, 0 means the end."""
-        ...
-
-    def skip(self, count: int, /) -> int:
-        """Go forward and return how many bytes were really there, fewer than ``count`` only at the end."""
-        ...
-
-
-class FileStream:
-    """A stream over the first ``size`` bytes of an open file that never moves the file's shared position.
-
-    Raises ``LocalTrouble`` when the medium fails. The descriptor stays the caller's.
-    """
-
-    __slots__ = ("_fd", "_size", "offset")
-
-    def __init__(self, fd: int, size: int) -> None:
-        self._fd = fd
-        self._size = size
-        self.offset = 0
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """See :meth:`TarStream.readinto`."""
-        left = self._size - self.offset
-        if len(buffer) > left:
-            buffer = buffer[:left]
-        try:
-            count = os.preadv(self._fd, (buffer,), self.offset)
-        except OSError as error:
-            raise local_trouble(error, f"reading the archive at byte {self.offset}") from error
-        self.offset += count
-        return count
-
-    def skip(self, count: int, /) -> int:
-        """See :meth:`TarStream.skip`. Costs nothing, whatever the distance."""
-        count = min(count, self._size - self.offset)
-        self.offset += count
-        return count
-
-
-class PipeStream:
-    """A stream over anything that can only be read, such as a pipe or a decompressor.
-
-    Raises what ``source`` raises, with ``OSError`` turned into ``LocalTrouble``.
-    """
-
-    __slots__ = ("_scratch", "_source", "offset")
-
-    def __init__(self, source: Readable) -> None:
-        self._source = source
-        self._scratch: memoryview | None = None
-        self.offset = 0
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """See :meth:`TarStream.readinto`."""
-        try:
-            count = self._source.readinto(buffer)
-        except OSError as error:
-            raise local_trouble(error, f"reading the archive at byte {self.offset}") from error
-        self.offset += count
-        return count
-
-    def skip(self, count: int, /) -> int:
-        """See :meth:`TarStream.skip`. Reads into one buffer that is used again and again."""
-        if self._scratch is None:
-            self._scratch = memoryview(bytearray(BUFFER_SIZE))
-        left = count
-        while left and (got := self.readinto(self._scratch[: min(left, BUFFER_SIZE)])):
-            left -= got
-        return count - left
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry. ``name`` is clean, or only printable when ``problem`` is about it; ``link`` is the raw target text."""
-
-    name: str
-    kind: EntryKind
-    size: int
-    link: str
-    header_offset: int
-    data_offset: int
-    problem: Refused | None
-
+__all__ = ["TarReader"]
 
 _EXTENSIONS = (b"x", b"g", b"L", b"K")
 _ZERO_BLOCK = bytes(BLOCK)
@@ -140,15 +43,6 @@ _AGAIN = "copy the archive again and compare checksums: it is shorter than its w
 
 # Looking a member up in its enum class costs more than checking a checksum.
 _FILE, _DIRECTORY, _SYMLINK, _HARDLINK = EntryKind.FILE, EntryKind.DIRECTORY, EntryKind.SYMLINK, EntryKind.HARDLINK
-
-# States of a name in the name table, kept in the low bits beside the header offset.
-_AS_FILE, _AS_SYMLINK, _AS_DIRECTORY, _AS_IMPLIED, _UNDER_FILE, _UNDER_SYMLINK = range(6)
-_STATES = 6
-
-
-def _key(name: str) -> str | bytes:
-    # Long names are remembered by a hash, so that 100,000 names of 4 KiB cannot take 400 MB.
-    return name if len(name) <= 120 else blake2b(name.encode(), digest_size=16).digest()
 
 
 class TarReader:
@@ -167,11 +61,10 @@ class TarReader:
         self._limits = limits
         self._block = bytearray(BLOCK)
         self._view = memoryview(self._block)
-        self._names: dict[str | bytes, int] = {}
+        self._names = NameTable(limits, where)
         # A name of up to so many bytes cannot be over any limit, not even as "a/a/a/…".
         self._short = min(limits.name, limits.name_component, 2 * limits.name_depth - 1)
         self._entries = 0
-        self._implied = 0
         self._current = ""
         self._left = 0
         self._padding = 0
@@ -343,7 +236,7 @@ class TarReader:
             name = clean_name(raw, directory=kind is _DIRECTORY)
             if not name:
                 return None  # the root of the archive: an entry with no use
-            problem = self._remember(name, kind, start)
+            problem = self._names.enter(name, kind, start)
         except ValueError as error:
             name = printable(raw.decode("utf-8", "backslashreplace"))
             problem = self._problem("E_PATH", f"entry {self._shown(raw)}: the name {error}", name, start)
@@ -377,67 +270,6 @@ class TarReader:
             raise self._limit(f"a name {len(parts)} levels deep", start)
         if max(map(len, parts), default=0) > limits.name_component:
             raise self._limit(f"a name with a part longer than {limits.name_component} bytes", start)
-
-    def _remember(self, name: str, kind: EntryKind, start: int) -> Refused | None:
-        """Enter ``name`` and its parents into the name table; return a problem if files and directories clash."""
-        names = self._names
-        key = _key(name)
-        state = _AS_DIRECTORY if kind is _DIRECTORY else _AS_SYMLINK if kind is _SYMLINK else _AS_FILE
-        problem: Refused | None = None
-        seen = names.get(key)
-        if seen is not None:
-            before, earlier = divmod(seen, _STATES)
-            if earlier <= _AS_SYMLINK or (earlier == _AS_DIRECTORY and state != _AS_DIRECTORY):
-                raise Refused(
-                    "E_DUP",
-                    f"{shown(name)} is there twice: headers at byte {before} and byte {start}",
-                    where=self._where,
-                    hint="readers differ over which of the two counts; have the archive written again",
-                    details={"entry": name, "offsets": [before, start]},
-                )
-            if state != _AS_DIRECTORY:
-                problem = self._clash(name, name, before, start, through_link=state == _AS_SYMLINK)
-            elif earlier >= _UNDER_FILE:
-                return self._clash(name, name, before, start, through_link=earlier == _UNDER_SYMLINK)
-        names[key] = start * _STATES + state
-        parent = name.rpartition("/")[0]
-        if parent and names.get(_key(parent), -1) % _STATES not in (_AS_DIRECTORY, _AS_IMPLIED):
-            return self._remember_parents(name, parent, start) or problem
-        return problem
-
-    def _remember_parents(self, name: str, parent: str, start: int) -> Refused | None:
-        names = self._names
-        fresh: list[str | bytes] = []
-        state = start * _STATES + _AS_IMPLIED
-        problem: Refused | None = None
-        while parent:
-            key = _key(parent)
-            seen = names.get(key)
-            if seen is not None:
-                before, earlier = divmod(seen, _STATES)
-                if earlier not in (_AS_DIRECTORY, _AS_IMPLIED):
-                    through_link = earlier in (_AS_SYMLINK, _UNDER_SYMLINK)
-                    problem = self._clash(name, parent, before, start, through_link=through_link)
-                    # Marked, so that each later name below it stops here and the walk stays linear.
-                    state = before * _STATES + (_UNDER_SYMLINK if through_link else _UNDER_FILE)
-                break
-            fresh.append(key)
-            parent = parent.rpartition("/")[0]
-        # Directories nobody wrote down take memory too.
-        self._implied += len(fresh)
-        if self._implied > self._limits.entries:
-            raise self._limit(f"more than {self._limits.entries} directories", start)
-        names.update(dict.fromkeys(fresh, state))
-        return problem
-
-    def _clash(self, name: str, directory: str, before: int, start: int, *, through_link: bool) -> Refused:
-        what = "a symbolic link" if through_link else "a file"
-        return self._problem(
-            "E_LINK" if through_link else "E_PATH",
-            f"{shown(directory)} is {what} and a directory: headers at byte {before} and byte {start}",
-            name,
-            start,
-        )
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -474,11 +306,10 @@ class TarReader:
         return header_fault(reason, offset, self._where)
 
     def _problem(self, code: str, message: str, name: str, start: int) -> Refused:
-        return Refused(code, message, where=self._where, details={"entry": printable(name), "offset": start})
+        return entry_fault(code, message, name, start, self._where)
 
     def _limit(self, what: str, offset: int) -> Refused:
-        message = f"header at byte {offset}: {what} is over the limit"
-        return Refused("E_LIMIT", message, where=self._where, details={"offset": offset})
+        return over_limit(what, offset, self._where)
 
     def _trailing(self, offset: int, chunk: bytes, after: str) -> Refused:
         offset += len(chunk) - len(chunk.lstrip(b"\0"))
@@ -509,56 +340,3 @@ class TarReader:
             hint=_AGAIN,
             details={"offset": offset, "entry": printable(self._current), "missing_bytes": missing},
         )
-
-
-def resolve_links(links: Iterable[Entry], files: Mapping[str, int], *, where: str = "") -> dict[str, str]:
-    """Return the file each of ``links`` stands for, by name alone; ``files`` maps file names to header offsets.
-
-    Symbolic links count from their own directory and may come before their target; hard links count from the root of
-    the archive and may not. Exactly one hop onto a regular file is allowed. Raises ``Refused`` ``E_LINK`` naming both
-    ends.
-    """
-    table = {link.name: link for link in links}
-    found: dict[str, str] = {}
-    for name, link in table.items():
-        hard = link.kind is _HARDLINK
-        try:
-            target = _target(link, table)
-            if target in table:
-                raise ValueError("the target is itself a link")
-            if target not in files:
-                raise ValueError("there is no such file in the archive")
-            if hard and files[target] > link.header_offset:
-                raise ValueError("the target of a hard link must come first")
-        except ValueError as error:
-            raise Refused(
-                "E_LINK",
-                f"{link.kind.value} {shown(name)} to {shown(link.link)}: {error}",
-                where=where,
-                details={"entry": printable(name), "target": printable(link.link), "offset": link.header_offset},
-            ) from None
-        found[name] = target
-    return found
-
-
-def _target(link: Entry, table: Mapping[str, Entry]) -> str:
-    text = link.link
-    if text.startswith("/"):
-        raise ValueError("the target is absolute")
-    if text.endswith("/"):
-        raise ValueError("the target is a directory")
-    hard = link.kind is _HARDLINK
-    parts = [] if hard else link.name.split("/")[:-1]
-    for part in text.split("/"):
-        if part in ("", "."):
-            continue
-        # Stepping through a link means another place on a file system than in a table of names.
-        if "/".join(parts) in table:
-            raise ValueError("the way to the target leads through a link")
-        if part != "..":
-            parts.append(part)
-        elif hard or not parts:
-            raise ValueError("the target is outside the archive")
-        else:
-            parts.pop()
-    return "/".join(parts)

@@ -7,7 +7,9 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from imgtar.blob.compression import Compression, compressing, decompressing, sniff
+from imgtar.blob.compress import compressing
+from imgtar.blob.compression import Compression, sniff
+from imgtar.blob.decompress import decompressing
 from imgtar.blob.files import opened, write_all
 from imgtar.blob.measure import buffer
 from imgtar.blob.stream import Readable

@@ -7,9 +7,13 @@ import posixpath
 import stat
 from collections.abc import Callable, Iterable
 
-from imgtar.blob.compression import Compression, decompressing, sniff
+from imgtar.blob.compression import Compression, sniff
+from imgtar.blob.decompress import decompressing
 from imgtar.blob.stream import Readable
-from imgtar.blob.tar_reader import Entry, EntryKind, FileStream, PipeStream, TarReader, resolve_links
+from imgtar.blob.tar_header import EntryKind
+from imgtar.blob.tar_names import Entry, resolve_links
+from imgtar.blob.tar_reader import TarReader
+from imgtar.blob.tar_stream import FileStream, PipeStream
 from imgtar.blob.workers import ReadAhead
 from imgtar.errors import Refused
 from imgtar.graph.catalog import Catalog

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from imgtar.blob.compression import Compression, compressing
+from imgtar.blob.compress import compressing
+from imgtar.blob.compression import Compression
 from imgtar.blob.files import sync_directory, write_all
 from imgtar.blob.measure import buffer
 from imgtar.blob.tar_writer import TarWriter

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import shutil
@@ -10,17 +9,19 @@ import subprocess
 import tarfile
 import tempfile
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtar.blob.tar_reader import Entry, EntryKind, FileStream, PipeStream, TarReader, TarStream, resolve_links
-from imgtar.errors import LocalTrouble, Refused
+from imgtar.blob.tar_header import EntryKind
+from imgtar.blob.tar_names import resolve_links
+from imgtar.blob.tar_reader import TarReader
+from imgtar.blob.tar_stream import FileStream, PipeStream
+from imgtar.errors import Refused
 from imgtar.model.limits import Limits
+from tests.blob.archives import GOOD, as_file, drain, entries, link, problem, read_all, refused, walk
 from tests.builders.rawtar import END, Dribble, base256, entry, gnu_long, header, pax, pax_record
 
 
@@ -39,100 +40,6 @@ class Zeros:
         return count
 
 
-@contextmanager
-def as_file(data: bytes) -> Iterator[FileStream]:
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        yield FileStream(file.fileno(), len(data))
-        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == len(data), "the shared position has moved"
-
-
-def walk(stream: TarStream, *, read: bool, limits: Limits | None = None) -> list[tuple[Entry, bytes | None]]:
-    reader = TarReader(stream, where="a.tar", limits=limits or Limits())
-    found: list[tuple[Entry, bytes | None]] = []
-    for item in reader:
-        assert reader.offset == item.data_offset
-        data = None
-        if read:
-            data = b""
-            buffer = memoryview(bytearray(700))
-            while count := reader.readinto(buffer):
-                data += bytes(buffer[:count])
-        found.append((item, data))
-    assert reader.ended
-    assert list(reader) == []
-    return found
-
-
-def plain(item: Entry) -> str:
-    """Return all there is to an entry as text; errors are only equal to themselves."""
-    return f"{item} {item.problem} {item.problem and item.problem.code}"
-
-
-def read_all(data: bytes, limits: Limits | None = None) -> list[tuple[Entry, bytes | None]]:
-    """Read an archive in ways that must agree."""
-    found = walk(PipeStream(Dribble(data)), read=True, limits=limits)
-    skipped = walk(PipeStream(Dribble(data, 333)), read=False, limits=limits)
-    assert [plain(item) for item, _ in skipped] == [plain(item) for item, _ in found]
-    with as_file(data) as stream:
-        again = walk(stream, read=True, limits=limits)
-        assert [(plain(item), content) for item, content in again] == [(plain(item), data) for item, data in found]
-        assert stream.offset == len(data)
-    return found
-
-
-def entries(data: bytes) -> list[Entry]:
-    return [item for item, _ in read_all(data)]
-
-
-def refused(data: bytes, code: str, limits: Limits | None = None) -> Refused:
-    """Assert that file and pipe, reading and skipping, give one and the same refusal, again and again."""
-    seen = []
-    for read in (True, False):
-        for step in (1 << 20, 511):
-            seen.append(_failure(PipeStream(Dribble(data, step)), read, limits))
-        with as_file(data) as stream:
-            seen.append(_failure(stream, read, limits))
-    assert {(error.code, error.message, str(error.details)) for error in seen} == {
-        (seen[0].code, seen[0].message, str(seen[0].details))
-    }
-    assert seen[0].code == code, seen[0]
-    assert seen[0].where == "a.tar"
-    assert str(seen[0]).isprintable()
-    return seen[0]
-
-
-def drain(reader: TarReader, *, read: bool) -> None:
-    buffer = memoryview(bytearray(1000))
-    for _ in reader:
-        while read and reader.readinto(buffer):
-            pass
-
-
-def _failure(stream: TarStream, read: bool, limits: Limits | None) -> Refused:
-    reader = TarReader(stream, where="a.tar", limits=limits or Limits())
-    with pytest.raises(Refused) as caught:
-        drain(reader, read=read)
-    with pytest.raises(Refused) as again:
-        next(reader)
-    assert again.value is caught.value
-    assert not reader.ended
-    return caught.value
-
-
-def problem(data: bytes, code: str, at: int = -1) -> Refused:
-    found = entries(data)
-    fault = found[at].problem
-    assert fault is not None
-    assert fault.code == code, fault
-    assert fault.where == "a.tar"
-    assert str(fault).isprintable()
-    assert found[at].name.isprintable()
-    return fault
-
-
-GOOD = entry(b"blobs/", kind=b"5") + entry(b"blobs/a", b"x" * 600) + entry(b"c.json", b"{}") + END
 GIB = 1 << 30
 
 
@@ -210,14 +117,6 @@ def test_h12_a_file_whose_name_ends_in_a_slash_is_refused() -> None:
     assert entries(long + END)[0].kind is EntryKind.FILE
 
 
-def test_h13_a_file_used_as_a_directory_is_a_problem_in_either_order() -> None:
-    below = entry(b"blobs/sha256/00", b"x")
-    problem(entry(b"blobs", b"y") + below + END, "E_PATH")
-    problem(below + entry(b"blobs", b"y") + END, "E_PATH")
-    found = entries(entry(b"a") + entry(b"a/b/c") + entry(b"a/b/d") + entry(b"a/b", kind=b"5") + END)
-    assert [item.problem and item.problem.code for item in found] == [None, "E_PATH", "E_PATH", "E_PATH"]
-
-
 def test_h14_names_over_the_limits_are_refused() -> None:
     for name in (b"a/" * 50 + b"b" * 4000, b"c" * 256, b"d/" + b"c" * 256):
         refused(pax((b"path", name)) + entry() + END, "E_LIMIT")
@@ -232,81 +131,6 @@ def test_h15_a_very_deep_name_is_refused() -> None:
 
 
 # -- B: links and special files --------------------------------------------------------------------------------------
-
-
-def link(name: bytes, target: bytes, kind: bytes = b"2") -> bytes:
-    return entry(name, kind=kind, link=target)
-
-
-def resolved(data: bytes) -> dict[str, str]:
-    found = entries(data + END)
-    assert not any(item.problem for item in found)
-    files = {item.name: item.header_offset for item in found if item.kind is EntryKind.FILE}
-    links = [item for item in found if item.kind in (EntryKind.SYMLINK, EntryKind.HARDLINK)]
-    return resolve_links(links, files, where="a.tar")
-
-
-def unresolved(data: bytes) -> Refused:
-    with pytest.raises(Refused) as caught:
-        resolved(data)
-    assert caught.value.code == "E_LINK"
-    assert set(caught.value.details) == {"entry", "target", "offset"}
-    return caught.value
-
-
-A_LAYER = entry(b"a/layer.tar", b"x")
-
-
-def test_h21_h22_one_hop_to_a_file_is_resolved_in_either_order() -> None:
-    symlink = link(b"b/layer.tar", b"../a/layer.tar")
-    assert resolved(A_LAYER + symlink) == {"b/layer.tar": "a/layer.tar"}
-    assert resolved(symlink + A_LAYER) == {"b/layer.tar": "a/layer.tar"}
-    assert resolved(A_LAYER + link(b"a/l", b"layer.tar")) == {"a/l": "a/layer.tar"}
-    assert resolved(A_LAYER + link(b"b/h", b"./a/layer.tar", b"1")) == {"b/h": "a/layer.tar"}
-
-
-@pytest.mark.parametrize(
-    "target",
-    [b"/etc/passwd", b"../../../canary", b"../..", b"missing", b"../a", b"../a/layer.tar/", b"..\\a\\layer.tar"],
-)
-def test_h18_h19_h20_h25_symlinks_out_of_the_archive_or_to_nothing_are_refused(target: bytes) -> None:
-    fault = unresolved(A_LAYER + link(b"b/layer.tar", target))
-    assert "b/layer.tar" in fault.message
-    assert fault.details["target"] == target.decode()
-
-
-@pytest.mark.parametrize("count", [2, 40, 10_000])
-def test_h23_a_chain_of_links_is_refused(count: int) -> None:
-    chain = b"".join(link(b"l%d" % i, b"l%d" % (i + 1)) for i in range(count - 1)) + link(b"l%d" % (count - 1), b"f")
-    assert "itself a link" in unresolved(chain + entry(b"f")).message
-
-
-def test_h24_loops_are_refused() -> None:
-    unresolved(link(b"a", b"a"))
-    unresolved(link(b"a", b"b") + link(b"b", b"a"))
-
-
-def test_a_target_behind_a_linked_directory_is_refused() -> None:
-    unresolved(A_LAYER + link(b"s", b"a/layer.tar") + link(b"l", b"s/../a/layer.tar"))
-
-
-def test_h26_a_file_below_a_symlink_is_a_problem_in_either_order() -> None:
-    symlink, below = link(b"blobs", b"/canarydir"), entry(b"blobs/sha256/00", b"x")
-    problem(symlink + below + END, "E_LINK")
-    problem(below + symlink + END, "E_LINK")
-
-
-def test_h27_an_entry_replaced_by_a_link_is_a_duplicate() -> None:
-    refused(entry(b"c.json") + link(b"c.json", b"x") + END, "E_DUP")
-
-
-@pytest.mark.parametrize("target", [b"/a/layer.tar", b"../a/layer.tar", b"a/../a/layer.tar", b"later", b"missing"])
-def test_h28_hard_links_elsewhere_are_refused(target: bytes) -> None:
-    unresolved(A_LAYER + link(b"h", target, b"1") + entry(b"later"))
-
-
-def test_h29_a_hard_link_to_a_symlink_is_refused() -> None:
-    unresolved(A_LAYER + link(b"s", b"a/layer.tar") + link(b"h", b"s", b"1"))
 
 
 @pytest.mark.parametrize("kind", [b"1", b"2", b"3", b"5", b"6"])
@@ -334,48 +158,7 @@ def test_a_link_without_a_readable_target_is_a_problem(target: bytes) -> None:
     problem(link(b"l", target) + END, "E_LINK")
 
 
-# -- C: duplicates and differentials ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (b"c.json", b"c.json"),
-        (b"manifest.json", b"manifest.json"),
-        (b"index.json", b"./index.json"),
-        (b"a/b", b"a//b"),
-        (b"./c.json", b"c.json"),
-        (b"a/./b", b"a/b"),
-        (b"n/" + b"x" * 90, b"./n/" + b"x" * 90),
-    ],
-)
-def test_h35_h36_h37_h38_h39_a_second_file_of_one_name_is_refused_with_both_offsets(
-    first: bytes, second: bytes
-) -> None:
-    fault = refused(entry(first, b"1") + entry(second, b"2") + END, "E_DUP")
-    assert fault.details["offsets"] == [0, 1024]
-    assert "byte 0" in fault.message
-    assert "byte 1024" in fault.message
-
-
-def test_h39_long_names_are_compared_too() -> None:
-    name = b"/".join([b"x" * 200] * 5)
-    data = pax((b"path", name)) + entry() + gnu_long(b"./" + name) + entry() + END
-    refused(data, "E_DUP")
-
-
-def test_a_file_and_a_directory_of_one_name_are_duplicates() -> None:
-    refused(entry(b"a") + entry(b"a/", kind=b"5") + END, "E_DUP")
-    refused(entry(b"a/", kind=b"5") + entry(b"a") + END, "E_DUP")
-
-
-def test_directories_may_repeat() -> None:
-    assert len(entries(entry(b"a/", kind=b"5") + entry(b"a/f") + entry(b"./a/", kind=b"5") + END)) == 3
-
-
-def test_h40_h41_names_are_compared_byte_for_byte() -> None:
-    names = [b"C.json", b"c.json", "é".encode(), "e\u0301".encode()]
-    assert len(entries(b"".join(entry(name) for name in names) + END)) == 4
+# -- C: differentials ------------------------------------------------------------------------------------------------
 
 
 def test_h48_two_sizes_for_one_entry_are_refused() -> None:
@@ -570,21 +353,6 @@ def test_h80_two_archives_in_one_are_refused() -> None:
     assert refused(GOOD + GOOD, "E_TRAILING").details["offset"] == len(GOOD)
 
 
-def test_h84_a_file_that_shrinks_while_it_is_read_is_refused() -> None:
-    data = entry(b"a", b"x" * 4096) + END
-    for read in (True, False):
-        with tempfile.TemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            reader = TarReader(FileStream(file.fileno(), len(data)))
-            next(reader)
-            file.truncate(2000)
-            reader.readinto(memoryview(bytearray(1000)))
-            with pytest.raises(Refused, match="archive ends") as caught:
-                drain(reader, read=read)
-            assert caught.value.code == "E_TRUNC"
-
-
 def test_h86_an_empty_file_and_lone_bytes_are_refused() -> None:
     assert "empty" in refused(b"", "E_TRUNC").message
     refused(b"x", "E_TRUNC")
@@ -595,38 +363,6 @@ def test_h86_an_empty_file_and_lone_bytes_are_refused() -> None:
 @pytest.mark.parametrize("start", [b"\x7fELF", b"PK\x03\x04", b"<html>", b"404 page not found"])
 def test_h87_something_else_is_no_tar(start: bytes) -> None:
     assert "not a tar header" in refused(start.ljust(4096, b"."), "E_HEADER").message
-
-
-def test_h88_a_file_that_cannot_be_read_is_not_a_bad_archive() -> None:
-    read_end, write_end = os.pipe()
-    os.close(write_end)
-    try:
-        with pytest.raises(LocalTrouble) as caught:  # reading a pipe at an offset fails
-            next(TarReader(FileStream(read_end, 4096)))
-        assert caught.value.exit_code == 6
-    finally:
-        os.close(read_end)
-
-
-class Failing(Dribble):
-    """A pipe that breaks at its end."""
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        if count := super().readinto(buffer):
-            return count
-        raise OSError(errno.EIO, "Input/output error")
-
-
-@pytest.mark.parametrize("read", [True, False])
-def test_h88_a_medium_that_fails_at_any_block_is_not_a_bad_archive(read: bool) -> None:
-    for length in range(0, len(GOOD) + 1, 512):
-        reader = TarReader(PipeStream(Failing(GOOD[:length])))
-        with pytest.raises(LocalTrouble) as caught:
-            drain(reader, read=read)
-        assert caught.value.code == "E_IO"
-        with pytest.raises(LocalTrouble):
-            next(reader)
-        assert not reader.ended
 
 
 def test_h82_a_lost_block_is_refused_or_changes_the_list_of_entries() -> None:
@@ -732,12 +468,3 @@ def resolved_of(data: bytes) -> dict[str, str]:
     found = entries(data)
     files = {item.name: item.header_offset for item in found if item.kind is EntryKind.FILE}
     return resolve_links([item for item in found if item.link], files)
-
-
-@given(st.integers(1, 3000), st.integers(1, 3000))
-@settings(max_examples=40, deadline=None)
-def test_h210_chunk_sizes_make_no_difference(one: int, other: int) -> None:
-    first = walk(PipeStream(Dribble(GOOD + bytes(9000), one)), read=True)
-    assert first == walk(PipeStream(Dribble(GOOD + bytes(9000), other)), read=True)
-    with as_file(GOOD + bytes(9000)) as stream:
-        assert walk(stream, read=True) == first

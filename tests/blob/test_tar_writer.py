@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtar.blob.tar_reader import EntryKind, PipeStream, TarReader
+from imgtar.blob.tar_header import EntryKind
+from imgtar.blob.tar_reader import TarReader
+from imgtar.blob.tar_stream import PipeStream
 from imgtar.blob.tar_writer import TarWriter, tar_size
 from tests.builders.rawtar import Dribble
 
