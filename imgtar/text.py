@@ -38,9 +38,9 @@ def shown(text: str) -> str:
     return '"' + printable(text).replace('"', '\\"') + '"'
 
 
-def plural(count: int, noun: str) -> str:
-    """``1 file``, ``2 files``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str, several: str = "") -> str:
+    """``1 file``, ``2 files``; ``several`` is the plural where an s is not enough."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
 
 
 def human_size(size: int) -> str:

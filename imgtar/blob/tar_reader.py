@@ -317,7 +317,8 @@ class TarReader:
             "E_TRAILING",
             f"data at byte {offset}, {after}",
             where=self._where,
-            hint="nothing may follow the end of an archive; were two archives joined?",
+            hint="nothing may follow the end of an archive: if two archives were joined, take them apart; if not, zeros "
+            "stand where entries should be, and the medium or the copy is damaged",
             details={"offset": offset},
         )
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from imgtar.errors import ImgtarError, UsageError
+from imgtar.errors import ImgtarError, LocalTrouble, UsageError
 from imgtar.events import Event, Report
 from imgtar.text import printable, shown
 
@@ -105,10 +105,17 @@ class Console:
 
     def result(self, schema: str, body: Mapping[str, Any], text: Callable[[], None]) -> None:
         """Write the result: the document with ``--json``, else whatever ``text`` writes."""
-        if self.as_json:
-            write_document(schema, body)
-        else:
-            text()
+        try:
+            if self.as_json:
+                write_document(schema, body)
+            else:
+                text()
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise  # main says what that means
+        except OSError as error:
+            done = "; what was asked for is done" if committed() else ""
+            raise LocalTrouble(f"cannot write to standard output: {error.strerror}{done}") from None
 
     @contextmanager
     def reporting(self) -> Iterator[Report]:
@@ -140,7 +147,10 @@ def console(
     """Put the options of the command and those before it together with the environment."""
     if progress not in PROGRESS:
         raise UsageError(f"--progress {shown(progress)} is not known", hint=f"one of {', '.join(PROGRESS)}")
-    chosen = store or (outer or {}).get("store") or os.environ.get("IMGTAR_STORE") or default_store()
+    asked = store if store is not None else (outer or {}).get("store")
+    if asked == "":
+        raise UsageError("--store is empty", hint="give a path; is a shell variable not set?")
+    chosen = asked or os.environ.get("IMGTAR_STORE") or default_store()
     return Console(chosen, as_json, quiet, progress, lock_timeout)
 
 

@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
         return show_failure(Failure.of(error), as_json)
     except KeyboardInterrupt:
         message = (
-            "interrupted after the commit: what was loaded is there"
+            "interrupted after the change to the store was made: it stays"
             if committed()
             else "interrupted; nothing was committed"
         )

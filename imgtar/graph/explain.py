@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from imgtar.errors import DependencyMissing
 from imgtar.graph.plan import Missing
@@ -19,19 +20,25 @@ _CLASSES = {
 }
 
 
-def describe_missing(gap: Missing, *, receiver: bool = True) -> str:
+def describe_missing(gap: Missing, *, place: Literal["load", "archive", "store"] = "load") -> str:
     """One line: what is missing, who needs it, where it should have been.
 
-    Without a ``receiver`` (an archive looked at alone) nothing is said about what one holds.
+    ``place`` is what was looked at: an ``archive`` alone or the ``store`` know of no receiver.
     """
     what = str(gap.digest) if gap.digest else f"diff ID {gap.diff_id}" if gap.diff_id else "(of unknown digest)"
     size = f" ({human_size(gap.size)})" if gap.size else ""
     needed = ", ".join(printable(name) for name in gap.needed_by[:5])
     if len(gap.needed_by) > 5:
         needed += f" and {len(gap.needed_by) - 5} more"
-    place = f"; expected in {printable(gap.expected_in)}" if gap.expected_in else ""
-    lack = "is not in the archive" if gap.gap_class == "absent" and not receiver else _CLASSES[gap.gap_class]
-    return f"{gap.kind} {what}{size} {lack}; needed by {needed}{place}"
+    expected = f"; expected in {printable(gap.expected_in)}" if gap.expected_in else ""
+    lack = _CLASSES[gap.gap_class]
+    if place == "store":
+        return (
+            f"{gap.kind} {what}{size} is {'damaged' if gap.gap_class == 'damaged' else 'missing'}; needed by {needed}"
+        )
+    if place == "archive" and gap.gap_class == "absent":
+        lack = "is not in the archive"
+    return f"{gap.kind} {what}{size} {lack}; needed by {needed}{expected}"
 
 
 def explain_missing(gaps: Sequence[Missing]) -> DependencyMissing:

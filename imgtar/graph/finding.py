@@ -21,12 +21,19 @@ class Finding:
     subject: str
     message: str
     exit_code: int = 5
+    hint: str = ""
 
     @classmethod
     def of(cls, error: ImgtarError) -> Finding:
         """The finding that ``error`` amounts to when it is collected instead of raised."""
-        return cls(error.code, "error", error.where, error.message, error.exit_code)
+        return cls(error.code, "error", error.where, error.message, error.exit_code, error.hint)
 
     def to_json(self) -> dict[str, str]:
         """The object in ``imgtar.verify/1``."""
-        return {"code": self.code, "severity": self.severity, "subject": self.subject, "message": self.message}
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "subject": self.subject,
+            "message": self.message,
+            "hint": self.hint,
+        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from imgtar.errors import Conflict, Refused
@@ -14,6 +14,7 @@ from imgtar.graph.plan import GapClass, GapKind, Missing, Plan, PlannedImage, Pl
 from imgtar.graph.platforms import attested_by, for_platforms
 from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy, is_called, rename, select
 from imgtar.graph.walk import Node, Part, images_of, is_attestation, nodes_of, parts_of, platform_of
+from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
@@ -184,6 +185,11 @@ class _Resolution:
         )
         owner = needed_by or (_owner_id(part.owner),)
         hint = f"bring the archive that holds it, or save {printable(owner[0])} again in full where it is whole"
+        whole = [
+            platform_of(one) for one in images_of(candidate.node) if one is not part.owner and one.config is not None
+        ]
+        if candidate.node.index is not None and whole:
+            hint += f"; or load only what may be whole, with --platform {printable(str(whole[0]))}"
         own_store = self.catalogs[candidate.position].form == "store"
         damaged = holding is not None or (own_store and digest in self.catalogs[candidate.position].offers)
         gap_class: GapClass = "damaged" if damaged else "foreign" if part.foreign else "absent"
@@ -308,7 +314,7 @@ class _Resolution:
             )
         return Plan(
             tuple(self.roots.values()),
-            tuple(planned for planned, _, _ in self.images),
+            _once(planned for planned, _, _ in self.images),
             tuple(self.writes.values()),
             self.reused,
             tuple(self.missing),
@@ -360,6 +366,16 @@ class _Resolution:
                 )
 
 
+def _once(images: Iterable[PlannedImage]) -> tuple[PlannedImage, ...]:
+    """Each image once, with the names of all its appearances: two archives of one load may both bring it."""
+    merged: dict[Digest, PlannedImage] = {}
+    for image in images:
+        known = merged.get(image.digest)
+        names = tuple(dict.fromkeys((*(known.names if known else ()), *image.names)))
+        merged[image.digest] = replace(known or image, names=names)
+    return tuple(merged.values())
+
+
 def _oddities(node: Node, title: str) -> list[Finding]:
     """What a document says of an image that its config contradicts, though it does not change what is loaded."""
     if node.config is None or node.manifest is None:
@@ -402,6 +418,9 @@ def _owner_id(node: Node) -> str:
     return str(node.manifest.config.digest) if node.is_image and node.manifest else str(node.descriptor.digest)
 
 
+_MEANINGFUL = (mediatype.DOCKER_REFERENCE_TYPE, mediatype.DOCKER_REFERENCE_DIGEST, mediatype.CONTAINERD_SUBJECT)
+
+
 def _bare(node: Node) -> Descriptor:
     """The descriptor for the receiver's index. For an image nothing of it depends on who wrote the archive, so that
     the same image is saved as the same bytes wherever it came from; artifacts keep what describes them."""
@@ -409,7 +428,12 @@ def _bare(node: Node) -> Descriptor:
     if node.index is not None:
         return Descriptor(own.media_type, own.digest, own.size)
     if not node.is_image:
-        return replace(own, data=None)
+        document = node.manifest or node.index
+        kind = own.artifact_type
+        if node.manifest is not None:
+            kind = node.manifest.artifact_type or node.manifest.config.media_type
+        kept = {key: value for key, value in own.annotations.items() if key in _MEANINGFUL or document is None}
+        return replace(own, data=None, annotations=kept, artifact_type=kind)
     config = node.config.platform if node.config is not None else None
     platform = config if config is not None and config.architecture else own.platform
     return Descriptor(own.media_type, own.digest, own.size, platform)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from imgtar.errors import StoreTrouble
 from imgtar.graph.views import flat_images
 from imgtar.ops.inspect import inspect_archive, inspect_store, is_archive
 from imgtar.store.store import Store
@@ -18,6 +19,14 @@ def history(what: str, store: Store) -> list[dict[str, Any]]:
     count as many layers as there are, the layers left over stand without a step.
     """
     inspection = inspect_archive(what) if is_archive(what) else inspect_store(what, store)
+    missing = inspection.document["missing"]
+    images = flat_images(inspection.document["images"])
+    if not images and missing:
+        raise StoreTrouble(
+            f"the {missing[0]['kind']} {missing[0]['digest']} is missing or damaged",
+            where=what,
+            hint="load an archive that carries it: that repairs the store",
+        )
     return [
         {
             "names": image["names"],
@@ -25,7 +34,7 @@ def history(what: str, store: Store) -> list[dict[str, Any]]:
             "platform": image["platform"],
             "history": _steps(image),
         }
-        for image in flat_images(inspection.document["images"])
+        for image in images
     ]
 
 

@@ -48,8 +48,10 @@ def is_archive(what: str) -> bool:
 
     A folder that only happens to be called like an image is no archive, unless it is written as a path.
     """
-    if what == "-" or not os.path.lexists(what):
-        return what == "-"
+    if what == "-" or what.startswith(("/", "./", "../")):
+        return True
+    if not os.path.lexists(what):
+        return False
     return not os.path.isdir(what) or os.sep in what or is_layout(what)
 
 

@@ -31,7 +31,16 @@ from imgtar.store.inventory import StoreInventory
 from imgtar.store.store import Store
 from imgtar.text import printable
 from imgtar.transport.check import Check
-from imgtar.transport.writer import Form, Written, docker_images, docker_plan, whole_file, write_directory, write_tar
+from imgtar.transport.writer import (
+    Form,
+    Written,
+    check_target,
+    docker_images,
+    docker_plan,
+    whole_file,
+    write_directory,
+    write_tar,
+)
 
 __all__ = ["SaveOptions", "Saved", "save"]
 
@@ -117,6 +126,8 @@ def _save(
     jobs: int,
     report: Report,
 ) -> Saved:
+    if isinstance(target, str) and not dry_run:
+        check_target(target, options.form)
     source: Source = store.source(inventory)
     catalog = source.survey(Check())
     catalog = _chosen(catalog, names, options.platforms)
@@ -203,8 +214,11 @@ def _whole(plan: Plan, store: Store) -> Plan:
     absent = [gap for gap in plan.missing if gap.gap_class == "platform-not-shipped"]
     if absent and len(absent) == len(plan.missing):
         names = ", ".join(dict.fromkeys(name for gap in absent for name in gap.needed_by))
-        there = ", ".join(sorted({str(image.platform) for image in plan.images})) or "none of its platforms"
-        raise NotFound(f"that platform of {printable(names)} was never loaded", hint=f"the store has {there}")
+        present = {str(platform_of(node)) for root in plan.roots for node in images_of(root.node) if node.config}
+        there = ", ".join(sorted(present)) or "none of its platforms"
+        raise NotFound(
+            f"that platform of {printable(names)} was never loaded", hint=f"the store has {printable(there)}"
+        )
     try:
         plan.require_complete()
     except DependencyMissing as error:
@@ -239,16 +253,20 @@ def _remarks(plan: Plan, options: SaveOptions, report: Report) -> None:
         notice("ctr 1.6 and crane read only uncompressed archives: leave out --compress for them")
     if options.form in ("oci", "oci-dir"):
         notice("Docker's classic image store cannot load a pure OCI layout: --format hybrid helps")
+        if len(plan.roots) > 1:
+            notice("podman load takes only one image from an OCI layout, skopeo wants a name: --format hybrid helps")
+    if any(write.digest.algorithm != "sha256" for write in plan.writes):
+        notice("some digests are sha512, which umoci, crane and older skopeo do not read; no option changes that")
     shown = docker_images(plan)
     if options.form in ("docker", "hybrid"):
         several = [root for root in plan.roots if sum(1 for _ in _coming(plan, root)) > 1]
         for root in several:
             name = root.references[0].familiar if root.references else str(root.descriptor.digest)
             platform = next((str(platform_of(node)) for other, node in shown if other is root), "none")
-            only = (
-                "only it is in a docker archive" if options.form == "docker" else "Docker's classic store loads only it"
+            lack = "a docker archive holds" if options.form == "docker" else "Docker's classic store loads"
+            notice(
+                f"{printable(name)} has several platforms, {lack} only {platform}: --platform OS/ARCH chooses another"
             )
-            notice(f"{printable(name)} has several platforms; {only}: {platform}")
     if options.form == "docker":
         left = len(plan.roots) - len(shown)
         if left:

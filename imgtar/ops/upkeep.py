@@ -192,7 +192,8 @@ def remove(store: Store, names: Sequence[str], *, force: bool = False) -> Remova
             if part.descriptor.digest.supported
         }
         deleted = _delete(store, candidates_to_delete - reachable if whole else set())
-    images = [str(identity) for one in gone.values() for identity in _ids(one)]
+    staying = {i for one in candidates if one.node.descriptor.digest not in gone for i in _ids(one)}
+    images = [str(identity) for one in gone.values() for identity in _ids(one) if identity not in staying]
     return Removal(tuple(dict.fromkeys(untagged)), tuple(dict.fromkeys(images)), *deleted)
 
 
@@ -291,6 +292,8 @@ def _delete(store: Store, digests: set[Digest]) -> tuple[int, int]:
             os.unlink(path)
         except FileNotFoundError:
             continue
+        except IsADirectoryError:
+            raise StoreTrouble("a directory stands in a blob's place", where=path, hint="move it away") from None
         inventory_cache.forget(digest)
         folders.add(os.path.dirname(path))
         count += 1

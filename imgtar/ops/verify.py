@@ -190,11 +190,11 @@ def _examine(
         return
     verdict.findings += plan.findings
     verdict.findings += [
-        Finding("E_MISSING", "error", _subject(gap), describe_missing(gap, receiver=False), 4) for gap in plan.missing
+        Finding("E_MISSING", "error", _subject(gap), describe_missing(gap, place="archive"), 4, gap.hint)
+        for gap in plan.missing
     ]
     if fast:
-        verdict.blobs_checked = sum(1 for write in plan.writes if write.kind != "layer")
-        verdict.bytes_checked = sum(write.size for write in plan.writes if write.kind != "layer")
+        _count_documents(verdict, plan)
     else:
         check.receive(plan, blob_finder([catalog], [source]), report, jobs)
         verdict.ballast = _ballast(source, catalog, plan, check, jobs)
@@ -203,13 +203,21 @@ def _examine(
     verdict.images = _image_verdicts(plan, check)
 
 
+_REPAIR = "load an archive that carries it: that repairs the store"
+
+
+def _count_documents(verdict: ArchiveVerdict, plan: Plan) -> None:
+    verdict.blobs_checked = sum(1 for write in plan.writes if write.kind != "layer")
+    verdict.bytes_checked = sum(write.size for write in plan.writes if write.kind != "layer")
+
+
 def _subject(gap: Any) -> str:
     return str(gap.digest or gap.diff_id or gap.expected_in)
 
 
 def _ballast(source: Source, catalog: Catalog, plan: Plan, check: Check, jobs: int) -> int:
     """Check what lies in ``blobs/`` though nothing refers to it: damage there is damage to the medium all the same."""
-    used = {write.digest for write in plan.writes} | set(plan.reused)
+    used = {write.digest for write in plan.writes} | set(plan.reused) | {gap.digest for gap in plan.missing}
     rest = []
     for digest in catalog.offers:
         blob = source.blob(digest) if digest not in used else None
@@ -263,7 +271,7 @@ def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) 
         verdict.findings += [finding for finding in plan.findings if finding.severity != "info"]
         for gap in plan.missing:
             verdict.findings.append(
-                Finding("E_STORE", "error", _subject(gap), f"the store lacks: {describe_missing(gap)}", 7)
+                Finding("E_STORE", "error", _subject(gap), describe_missing(gap, place="store"), 7, _REPAIR)
             )
         if not fast:
             check.receive(plan, blob_finder([catalog], [source]), report, jobs)
@@ -271,6 +279,8 @@ def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) 
             verdict.ballast = _ballast(source, catalog, plan, check, jobs)
             report(Event("end"))
         verdict.blobs_checked, verdict.bytes_checked = check.blobs_checked, check.bytes_checked
+        if fast:
+            _count_documents(verdict, plan)
         for digest in check.bad:
             inventory.cache.forget(digest)  # So that the next load that carries it writes it again.
         verdict.findings += [_in_store(finding) for finding in sorted(check.findings, key=lambda f: f.subject)]
@@ -279,4 +289,4 @@ def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) 
 
 
 def _in_store(finding: Finding) -> Finding:
-    return Finding("E_STORE", finding.severity, finding.subject, f"{finding.code}: {finding.message}", 7)
+    return Finding("E_STORE", finding.severity, finding.subject, f"{finding.code}: {finding.message}", 7, _REPAIR)

@@ -133,6 +133,8 @@ class Layout:
 
     def prepare(self) -> None:
         """Make the folders, so that locks can be taken. Raises :class:`StoreTrouble` for a folder of other things."""
+        if os.path.lexists(self.path) and not os.path.isdir(self.path):
+            raise StoreTrouble("is a file, not a store", where=self.path, hint="give a folder with --store")
         if not self.exists and os.path.isdir(self.path):
             foreign = [name for name in os.listdir(self.path) if name not in _OWN and not name.endswith(".tmp")]
             if foreign:
@@ -141,8 +143,16 @@ class Layout:
                     where=self.path,
                     hint="give an empty or a new folder with --store",
                 )
+        ancestor = self.path
+        while not os.path.isdir(ancestor):
+            ancestor = os.path.dirname(ancestor)
         for folder in (self.path, os.path.join(self.path, "blobs", "sha256"), self.corner, self.staging):
             os.makedirs(folder, exist_ok=True)
+        # Every new folder on the way down must be durable, or the whole store may be gone after a power cut.
+        below = self.path
+        while below != ancestor:
+            below = os.path.dirname(below)
+            sync_directory(below)
 
     def create(self) -> None:
         """Make an empty store unless there is one. Call after :meth:`prepare`, holding the index lock."""
@@ -254,6 +264,8 @@ def _there(path: str) -> bool:
         os.lstat(path)
     except FileNotFoundError:
         return False
+    except NotADirectoryError:
+        raise StoreTrouble("is a file, not a store", where=os.path.dirname(path), hint="give a folder") from None
     return True
 
 

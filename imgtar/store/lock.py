@@ -46,10 +46,14 @@ def locked(
     try:
         _acquire(fd, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout, report)
         if not shared:
-            # For the one who waits: who has it. Left-overs of a dead holder are overwritten, never believed.
+            # For the one who waits: who has it. What a killed holder left is not believed, see _holder.
             os.truncate(fd, 0)
             os.pwrite(fd, f"process {os.getpid()}".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            if not shared:
+                os.truncate(fd, 0)
     finally:
         os.close(fd)
 
@@ -65,7 +69,7 @@ def _acquire(fd: int, path: str, mode: int, timeout: float, report: Report) -> N
                 raise
         else:
             return
-        holder = printable(os.pread(fd, 100, 0).decode("utf-8", "replace")) or "other processes"
+        holder = _holder(fd)
         if time.monotonic() >= deadline:
             raise StoreTrouble(
                 f"the store is in use by {holder}, waited {timeout:.0f} s",
@@ -77,3 +81,12 @@ def _acquire(fd: int, path: str, mode: int, timeout: float, report: Report) -> N
             report(Event("wait", f"waiting for {holder}, which is using the store"))
             told = True
         time.sleep(0.02)
+
+
+def _holder(fd: int) -> str:
+    """Who holds the lock, as far as the file tells the truth: shared holders write nothing, dead ones clean nothing."""
+    text = os.pread(fd, 100, 0).decode("utf-8", "replace")
+    word, _, number = text.partition(" ")
+    if word == "process" and number.isascii() and number.isdigit() and os.path.exists(f"/proc/{number}"):
+        return printable(text)
+    return "other processes"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from imgtar.blob.files import opened
 from imgtar.errors import NotFound
-from imgtar.events import Report, silent
+from imgtar.events import Event, Report, silent
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.library import Library
 from imgtar.model.descriptor import Descriptor
@@ -97,6 +97,7 @@ class Store:
             after = tidy(list(edit(list(before))))
             if after != before:
                 self.layout.write_index(after)
+                self.report(Event("commit"))
 
     def source(self, inventory: StoreInventory) -> StoreSource:
         """The store as a :class:`imgtar.ports.Source`, as ``inventory`` saw it."""

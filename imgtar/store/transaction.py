@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from imgtar.blob.files import sync_directory, write_all
@@ -236,7 +236,7 @@ class StoreTransaction:
                 _refuse_moves(entries, plan)
             self._still_there(plan)
             merged = _merge(entries, plan)
-            self._publish()
+            self._publish(plan.reused)
             if [entry.descriptor for entry in merged] != [entry.descriptor for entry in entries]:
                 self._layout.write_index(merged)
             self._report(Event("commit"))
@@ -252,7 +252,7 @@ class StoreTransaction:
                     hint="run the same command again",
                 )
 
-    def _publish(self) -> None:
+    def _publish(self, reused: Iterable[Digest]) -> None:
         folders: set[str] = set()
         for digest, (path, measured) in self._ready.items():
             target = self._layout.blob_path(digest)
@@ -271,6 +271,9 @@ class StoreTransaction:
             sync_directory(folder)
         if folders:
             sync_directory(os.path.dirname(next(iter(folders))))
+        # What is reused may have been renamed by a process that was killed before it could sync the folder.
+        for folder in {os.path.dirname(self._layout.blob_path(digest)) for digest in reused} - folders:
+            sync_directory(folder)
 
 
 def _sync(path: str) -> None:
@@ -297,7 +300,20 @@ def _merge(entries: list[Entry], plan: Plan) -> list[Entry]:
     for root in plan.roots:
         if not root.references and all(entry.descriptor.digest != root.descriptor.digest for entry in merged):
             merged.append(Entry.make(root.descriptor, None, root.parent, root.labels[0] if root.labels else ""))
-    return tidy(merged)
+    return tidy(_with_parents(merged, plan))
+
+
+def _with_parents(entries: list[Entry], plan: Plan) -> list[Entry]:
+    """Give entries the parent image that was declared now. Of two, the smaller counts: the order of loads must not."""
+    declared = {root.descriptor.digest: root.parent for root in plan.roots if root.parent is not None}
+    result = []
+    for entry in entries:
+        parent = declared.get(entry.descriptor.digest)
+        known = entry.parent
+        if parent is not None and (known is None or parent.image_id < known.image_id):
+            entry = Entry.make(entry.descriptor, entry.name, parent, entry.label)
+        result.append(entry)
+    return result
 
 
 def _by_name(plan: Plan) -> dict[Reference, list[PlannedRoot]]:

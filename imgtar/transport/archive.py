@@ -24,9 +24,12 @@ from imgtar.ports import Blob, Dock
 from imgtar.text import shown
 from imgtar.transport.detect import describe_head, is_tar_head, looks_like_other
 from imgtar.transport.interpret import Interpretation, describe_entry, interpret
-from imgtar.transport.members import DirectoryMembers, Members, PassedMembers, TarMembers
+from imgtar.transport.members import DirectoryMembers, Members, PassedMembers, TarMembers, claimed_digest
 
 __all__ = ["DirectorySource", "StreamSource", "TarSource"]
+
+STANDARD_INPUT = "standard input"
+"""What an archive from a pipe is called."""
 
 _LOOK_EVERY = 256
 
@@ -232,7 +235,7 @@ class StreamSource(_Archive):
             for entry in reader:
                 if scan.take(entry):
                     where = f"{self.label}: {entry.name}"
-                    staged = dock.stage(reader, entry.size, where=where, claimed=_claimed(entry.name))
+                    staged = dock.stage(reader, entry.size, where=where, claimed=claimed_digest(entry.name))
                     members.add(entry.name, entry.size, staged)
             members.links.update(scan.finish())
         except Refused as error:
@@ -247,17 +250,6 @@ class StreamSource(_Archive):
             self._ahead.close()
             self._ahead = None
         self._on_close()
-
-
-def _claimed(name: str) -> Digest | None:
-    """The digest in an entry's name, wherever in the tar the ``blobs`` folder lies."""
-    head, _, encoded = name.rpartition("/")
-    folder, _, algorithm = head.rpartition("/")
-    if folder == "blobs" or folder.endswith("/blobs"):
-        lengths = {"sha256": 64, "sha512": 128}
-        if len(encoded) == lengths.get(algorithm) and not set(encoded) - set("0123456789abcdef"):
-            return Digest(algorithm, encoded)
-    return None
 
 
 class _TarHead:
@@ -294,6 +286,8 @@ def check_head(head: bytes, label: str, *, decompressed: bool) -> None:
         message = f"is compressed twice: inside there is another {again} stream"
         raise Refused("E_COMPRESS", message, where=label, hint="decompress it once and try again")
     message, hint = describe_head(head)
+    if not head and label == STANDARD_INPUT:
+        message, hint = "it is empty: nothing came through the pipe", "look at what the program before it said"
     if message.startswith("the first tar header"):
         raise Refused("E_HEADER", message, where=label, hint=hint, details={"offset": 0})
     raise Refused("E_TYPE", message, where=label, hint=hint)

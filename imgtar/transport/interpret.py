@@ -68,8 +68,8 @@ def interpret(
         if has_manifest:
             images, configs, said = read_docker(members, limits)
             remarks += said
-            for digest, name in configs.items():
-                names.setdefault(digest, name)
+            lying = set(names.values())
+            names.update({digest: name for digest, name in configs.items() if name not in lying})
             roots = _Views(members, library, names, limits, remarks, hybrid=has_index).merge(roots, images)
         if not roots:
             remarks.append(Finding("E_MISSING", "warning", members.label, "the archive lists no images at all", 4))
@@ -195,9 +195,14 @@ class _Views:
             return None, None
         for place, node in enumerate(nodes):
             for each in images_of(node) if node is not None else ():
-                if each.manifest is not None and each.manifest.config.digest == image.config.digest:
+                if each.manifest is not None and self._is_config(image, each.manifest.config.digest):
                     return place, each
         return None, None
+
+    def _is_config(self, image: DockerImage, digest: Digest) -> bool:
+        """Whether ``digest`` is the config of ``image``: the OCI view may name the same file by another algorithm."""
+        assert image.config is not None
+        return digest == image.config.digest or self._names.get(digest) == image.config_name
 
     def _promised(self, image: DockerImage, roots: Sequence[Root]) -> bool:
         """Whether the OCI view speaks of an image whose config the archive lacks, so that it will report the gap."""
@@ -213,7 +218,7 @@ class _Views:
                 continue
             images = [each for each in images_of(node) if each.manifest is not None]
             known = {each.manifest.config.digest for each in images if each.manifest is not None}
-            if known and image.config.digest not in known and not node.index:
+            if known and not any(self._is_config(image, digest) for digest in known) and not node.index:
                 name = next(iter(set(root.references) & set(image.references))).familiar
                 message = f"two different images under one tag: {name} is {image.config.digest} in manifest.json"
                 raise Refused(

@@ -12,14 +12,12 @@ from imgtar.errors import NotFound, local_trouble
 from imgtar.model.digest import Digest, Hasher
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import plural, printable, shown
-from imgtar.transport.archive import DirectorySource, FdReader, StreamSource, TarSource, check_head
+from imgtar.transport.archive import STANDARD_INPUT, DirectorySource, FdReader, StreamSource, TarSource, check_head
 from imgtar.transport.detect import HEAD, is_tar_head
 
 __all__ = ["ArchiveSource", "Fingerprint", "close_all", "is_layout", "medium_paths", "open_archive", "passed_over"]
 
 ArchiveSource = TarSource | StreamSource | DirectorySource
-
-_STANDARD_INPUT = "standard input"
 
 
 class Fingerprint:
@@ -52,7 +50,7 @@ def open_archive(
 
     Raises :class:`NotFound`, :class:`LocalTrouble`, or :class:`Refused` for what is plainly something else.
     """
-    label = _STANDARD_INPUT if path == "-" else printable(path, limit=None)
+    label = STANDARD_INPUT if path == "-" else printable(path, limit=None)
     try:
         # O_NONBLOCK, so that a fifo without a writer is opened; reading it then waits as it should.
         fd = os.dup(stdin_fd) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -113,10 +111,12 @@ def medium_paths(path: str) -> tuple[list[str], list[str]]:
     skipped: list[str] = []
     for name in sorted(os.listdir(path)):
         inner = os.path.join(path, name)
-        if is_layout(inner) if os.path.isdir(inner) else _may_be_archive(inner):
-            found.append(inner)
-        elif not os.path.isdir(inner):
-            skipped.append(name)
+        if os.path.isdir(inner):
+            # A folder with blobs is a layout, even if its index was lost: that must be said, not passed over.
+            wanted = is_layout(inner) or os.path.isdir(os.path.join(inner, "blobs"))
+        else:
+            wanted = _may_be_archive(inner)
+        (found if wanted else skipped).append(inner if wanted else name)
     if not found:
         raise NotFound(
             f"no image archive in {shown(path)}", hint="it is neither an OCI layout nor a folder with archives in it"
@@ -128,7 +128,7 @@ def passed_over(path: str, names: Sequence[str]) -> str:
     """A sentence about the files of a medium that are no archives."""
     listing = ", ".join(printable(name) for name in names[:5]) + (" …" if len(names) > 5 else "")
     verb = "is no image archive" if len(names) == 1 else "are no image archives"
-    return f"{plural(len(names), 'file')} in {printable(path)} {verb}: {listing}"
+    return f"{plural(len(names), 'entry', 'entries')} in {printable(path)} {verb}: {listing}"
 
 
 def is_layout(path: str) -> bool:
@@ -136,12 +136,17 @@ def is_layout(path: str) -> bool:
     return any(os.path.lexists(os.path.join(path, name)) for name in ("index.json", "oci-layout", "manifest.json"))
 
 
+_ARCHIVE_ENDINGS = (".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2", ".gz", ".zst", ".xz", ".bz2")
+
+
 def _may_be_archive(path: str) -> bool:
+    """Whether a file of a medium is an archive, or ought to be one: what is damaged must be reported, not passed over."""
     if not os.path.isfile(path):
         return False
     with open(path, "rb") as file:
         head = file.read(HEAD)
-    return is_tar_head(head) or sniff(head) is not Compression.NONE
+    damaged = not any(head) or head[257:262] == b"ustar" or path.endswith(_ARCHIVE_ENDINGS)
+    return damaged or is_tar_head(head) or sniff(head) is not Compression.NONE
 
 
 def close_all(sources: Sequence[ArchiveSource]) -> None:

@@ -12,9 +12,10 @@ from imgtar.blob.files import FileWindow, read_window
 from imgtar.blob.measure import Measure
 from imgtar.blob.stream import Readable
 from imgtar.errors import Refused
+from imgtar.model.digest import Digest
 from imgtar.ports import Blob, Dock, Staged
 
-__all__ = ["DirectoryMembers", "Members", "PassedMembers", "TarMembers"]
+__all__ = ["DirectoryMembers", "Members", "PassedMembers", "TarMembers", "claimed_digest"]
 
 
 class Members(Protocol):
@@ -59,6 +60,17 @@ class Members(Protocol):
 
 def _too_large(label: str, name: str, size: int, cap: int) -> Refused:
     return Refused("E_LIMIT", f"the document has {size} bytes, the limit is {cap}", where=f"{label}: {name}")
+
+
+def claimed_digest(name: str) -> Digest | None:
+    """The digest in an entry's name, wherever in the tar the ``blobs`` folder lies."""
+    head, _, encoded = name.rpartition("/")
+    folder, _, algorithm = head.rpartition("/")
+    if folder == "blobs" or folder.endswith("/blobs"):
+        lengths = {"sha256": 64, "sha512": 128}
+        if len(encoded) == lengths.get(algorithm) and not set(encoded) - set("0123456789abcdef"):
+            return Digest(algorithm, encoded)
+    return None
 
 
 class _Random:
@@ -115,7 +127,10 @@ class _Random:
         """See :class:`Members`."""
         if name not in self._staged:
             with self.open(name) as content:
-                self._staged[name] = self._dock.stage(content, self.files[name], where=f"{self.label}: {name}")
+                where = f"{self.label}: {name}"
+                self._staged[name] = self._dock.stage(
+                    content, self.files[name], where=where, claimed=claimed_digest(name)
+                )
         return self._staged[name].measure
 
     def blob(self, name: str) -> Blob:

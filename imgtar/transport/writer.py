@@ -28,7 +28,16 @@ from imgtar.model.reference import Reference
 from imgtar.ports import Blob
 from imgtar.text import shown
 
-__all__ = ["Form", "Written", "docker_images", "docker_plan", "whole_file", "write_directory", "write_tar"]
+__all__ = [
+    "Form",
+    "Written",
+    "check_target",
+    "docker_images",
+    "docker_plan",
+    "whole_file",
+    "write_directory",
+    "write_tar",
+]
 
 Form = Literal["hybrid", "docker", "oci", "oci-dir"]
 Fetch = Callable[[Write], Blob]
@@ -284,6 +293,24 @@ def write_tar(
     return Written(output.size, digest, blobs)
 
 
+def check_target(path: str, form: Form) -> None:
+    """Raise now what writing to ``path`` would raise at the end of the work: :class:`NotFound`, :class:`UsageError`."""
+    target = os.path.abspath(path)
+    if os.path.isfile(os.path.dirname(target)):
+        raise LocalTrouble(f"{shown(os.path.dirname(path))} is a file, not a folder", hint="give another path")
+    if not os.path.isdir(os.path.dirname(target)):
+        raise NotFound(f"the folder of {shown(path)} is not there", hint="make it first, or check the mount")
+    if form != "oci-dir":
+        if os.path.isdir(path):
+            raise UsageError(f"{shown(path)} is a directory", hint="give a file name, or --format oci-dir")
+    elif os.path.lexists(target) and not (
+        os.path.isdir(target) and not os.path.islink(target) and not os.listdir(target)
+    ):
+        raise UsageError(
+            f"{shown(path)} exists already", hint="give a new directory: nothing is merged into an old one"
+        )
+
+
 @contextmanager
 def whole_file(path: str) -> Iterator[int]:
     """A file that appears whole or not at all: a temporary name beside it, fsync, rename, fsync of the directory.
@@ -337,12 +364,7 @@ def _same_file(path: str, fd: int) -> bool:
 def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report) -> Written:
     """Write an OCI layout directory that appears whole or not at all. Raises :class:`UsageError` when it exists."""
     target = os.path.abspath(path)
-    if os.path.lexists(target) and not (
-        os.path.isdir(target) and not os.path.islink(target) and not os.listdir(target)
-    ):
-        raise UsageError(
-            f"{shown(path)} exists already", hint="give a new directory: nothing is merged into an old one"
-        )
+    check_target(path, "oci-dir")
     folders, files = _contents(plan, "oci-dir")
     report(Event("start", "saving", total=sum(file.size for file in files)))
     temporary = f"{target}.{secrets.token_hex(4)}.part"

@@ -26,7 +26,8 @@ def command(
     from imgtar.ops.upkeep import prune
 
     out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
-    done = prune(out.store(), untagged=untagged, dry_run=dry_run)
+    with out.reporting() as report:
+        done = prune(out.store(report), untagged=untagged, dry_run=dry_run)
 
     def show() -> None:
         for image in done.images:

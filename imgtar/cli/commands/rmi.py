@@ -28,7 +28,8 @@ def command(
     from imgtar.ops.upkeep import remove
 
     out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
-    done = remove(out.store(), images, force=force)
+    with out.reporting() as report:
+        done = remove(out.store(report), images, force=force)
 
     def show() -> None:
         for name in done.untagged:

@@ -25,7 +25,8 @@ def command(
     from imgtar.ops.upkeep import tag
 
     out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
-    done = tag(out.store(), source, target)
+    with out.reporting() as report:
+        done = tag(out.store(report), source, target)
     if done["from"] and done["from"] != done["to"]:
         out.note(f"{done['name']} moved from {done['from']} to {done['to']}; the old image stays")
     out.result("imgtar.tag/1", {"tags": [done]}, lambda: None)

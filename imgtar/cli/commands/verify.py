@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
@@ -37,20 +38,23 @@ def command(
     Checks the container's structure to the last byte, every blob's digest and size, every layer's diff ID, and that
     everything that is referred to is there. All findings are listed, not only the first.
     """
+    from imgtar.blob.files import write_all
     from imgtar.ops.verify import verify
     from imgtar.transport.writer import whole_file
 
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
     refuse_terminal(archives or [])
-    with out.reporting() as report:
-        where = None if archives else out.store(report)
-        done = verify(archives or [], where, fast=fast, strict=strict, jobs=jobs, report=report)
-    body = done.to_json()
-    out.result("imgtar.verify/1", body, lambda: _show(out, done))
-    if report_file is not None:
-        with whole_file(report_file) as fd, open(fd, "w", encoding="utf-8", closefd=False) as file:
-            file.write(json.dumps({"schema": "imgtar.verify/1", **body}, indent=2) + "\n")
+    with ExitStack() as stack:
+        # Opened first: a report that cannot be written is better known before hours of reading than after.
+        fd = stack.enter_context(whole_file(report_file)) if report_file is not None else None
+        with out.reporting() as report:
+            where = None if archives else out.store(report)
+            done = verify(archives or [], where, fast=fast, strict=strict, jobs=jobs, report=report)
+        if fd is not None:
+            document = json.dumps({"schema": "imgtar.verify/1", **done.to_json()}, indent=2) + "\n"
+            write_all(fd, document.encode())
     _show_findings(done)
+    out.result("imgtar.verify/1", done.to_json(), lambda: _show(out, done))
     raise typer.Exit(done.exit_code)
 
 
@@ -68,6 +72,8 @@ def _show(out: Console, done: Any) -> None:
         for image in archive.images:
             names = ", ".join(image["names"]) or "(untagged)"
             out.line(f"  {'ok ' if image['ok'] else 'BAD'} {names}  {image['image_id'] or ''}")
+        if archive.form is None:
+            continue  # It was not recognised: nothing in it could be checked.
         depth = "documents" if done.fast else "digests, sizes and diff IDs"
         ballast = f"; {archive.ballast} of them unreferenced" if archive.ballast else ""
         out.line(f"  checked {archive.blobs_checked} blobs, {archive.bytes_checked} bytes: {depth}{ballast}")
@@ -81,3 +87,5 @@ def _show_findings(done: Any) -> None:
     for finding in done.findings:
         text = printable(f"{finding.subject}: {finding.message}", limit=None)
         sys.stderr.write(f"imgtar: {finding.severity}[{finding.code}]: {text}\n")
+        if finding.hint:
+            sys.stderr.write(f"hint: {printable(finding.hint, limit=None)}\n")
