@@ -6,11 +6,11 @@ Sizes and offsets are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from imgtar.blob.tar_header import BLOCK, USTAR_SIZE_CEILING, clean_name, padding
 
-__all__ = ["TarWriter", "tar_size"]
+__all__ = ["TarWriter"]
 
 _MARKER = bytes(2 * BLOCK)
 _PAX_NAME = b"PaxHeaders/entry"
@@ -97,19 +97,6 @@ class TarWriter:
         if data:
             self._write(data)
             self.offset += len(data)
-
-
-def tar_size(entries: Iterable[tuple[str, int]]) -> int:
-    """Return the size of the archive that :class:`TarWriter` makes of these names and sizes.
-
-    A name that ends in a slash is a directory, whose size counts as 0.
-    """
-    total = len(_MARKER)
-    for name, size in entries:
-        if name.endswith("/"):
-            size = 0
-        total += len(_headers(name, size)) + size + padding(size)
-    return total
 
 
 def _headers(name: str, size: int) -> bytes:

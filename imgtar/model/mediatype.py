@@ -44,7 +44,6 @@ __all__ = [
     "PREDICATE_TYPE",
     "REF_NAME",
     "is_attestation_layer",
-    "is_encrypted_layer",
     "is_foreign_layer",
     "is_image_config",
     "is_index",
@@ -150,11 +149,6 @@ def is_layer(media_type: str) -> bool:
 def is_foreign_layer(media_type: str) -> bool:
     """Whether it is a layer that a complete archive may leave out (OCI "nondistributable", Docker "foreign")."""
     return media_type.removesuffix(ENCRYPTED_SUFFIX) in _FOREIGN_LAYERS
-
-
-def is_encrypted_layer(media_type: str) -> bool:
-    """Whether it is a layer whose bytes are encrypted, so that its diff ID cannot be checked."""
-    return media_type.endswith(ENCRYPTED_SUFFIX) and is_layer(media_type)
 
 
 def is_attestation_layer(media_type: str) -> bool:

@@ -25,7 +25,6 @@ _MAGICS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"!<arch>\n", "an ar archive or a Debian package", "image archives are tars"),
     (0, b"\xed\xab\xee\xdb", "an RPM package", "image archives are tars"),
     (0, b"SIMPLE  =", "a FITS file", ""),
-    (0x1FE, b"\x55\xaa", "a disk image", "imgtar reads container image archives, not disk images"),
 )
 _HTML = re.compile(rb"\s*(<!doctype html|<html|<head|<body)", re.IGNORECASE)
 
@@ -49,7 +48,7 @@ def describe_head(head: bytes) -> tuple[str, str]:
     if not any(head):
         return "this holds only zeros, not an image archive", "the copy failed: copy the archive again"
     foreign = foreign_compression(head)
-    for offset, magic, name, hint in _MAGICS[:-1]:
+    for offset, magic, name, hint in _MAGICS:
         if head[offset : offset + len(magic)] == magic:
             return f"this is {name}, not an image archive", hint
     if foreign is not None:

@@ -55,7 +55,6 @@ KINDS = {
     "layer": (mt.is_layer, [*LAYERS, *FOREIGN_LAYERS]),
     "foreign layer": (mt.is_foreign_layer, [*FOREIGN_LAYERS]),
     "attestation": (mt.is_attestation_layer, ATTESTATIONS),
-    "encrypted layer": (mt.is_encrypted_layer, [t for t in [*LAYERS, *FOREIGN_LAYERS] if t.endswith("+encrypted")]),
 }
 EVERY_TYPE = [*INDEXES, *MANIFESTS, *CONFIGS, *LAYERS, *FOREIGN_LAYERS, *ATTESTATIONS, *OTHERS]
 
