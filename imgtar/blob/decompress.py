@@ -7,6 +7,7 @@ The libraries are imported when a stream begins that needs them: most runs meet 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, cast
@@ -120,7 +121,7 @@ class _Plain:
         return count
 
 
-class _Stream:
+class _Stream(ABC):
     """What all decoding streams share: small reads, the ceiling, and errors that stay."""
 
     def __init__(self, ceiling: _Ceiling) -> None:
@@ -161,12 +162,13 @@ class _Stream:
         self._rest = self._rest[count:]
         return count
 
+    @abstractmethod
     def _fill(self, room: memoryview) -> int:
         """Decode into ``room``; 0 only after the end was proven."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _taken(self) -> int:
-        raise NotImplementedError
+        """How many compressed bytes have been consumed."""
 
 
 class _Input:

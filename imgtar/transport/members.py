@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -73,7 +74,7 @@ def claimed_digest(name: str) -> Digest | None:
     return None
 
 
-class _Random:
+class _Random(ABC):
     """Shared by the forms with random access: what was measured goes through the dock, and is not read again."""
 
     label: str
@@ -88,9 +89,9 @@ class _Random:
         self._staged: dict[str, Staged] = {}
         self._real: dict[str, str] = {}
 
+    @abstractmethod
     def open(self, name: str) -> AbstractContextManager[Readable]:
         """Open one file for a sequential reading."""
-        raise NotImplementedError
 
     def read(self, name: str, cap: int) -> bytes:
         """See :class:`Members`."""
