@@ -38,7 +38,6 @@ class Measure:
     size: int
     compression: Compression
     diff_id: Digest | None
-    uncompressed_size: int | None
     fault: Refused | None = None
 
 
@@ -131,11 +130,10 @@ def measure(
     plain_hasher = Digest("sha256", "").hasher() if compression is Compression.NONE and algorithm != "sha256" else None
     view = buffer()
     diff_id: Digest | None = None
-    uncompressed: int | None = None
     fault: Refused | None = None
     if diff and compression is not Compression.NONE:
         try:
-            diff_id, uncompressed = _decompressed(tee, compression, where, limits, view)
+            diff_id = _decompressed(tee, compression, where, limits, view)
         except Refused as error:
             if error.code not in ("E_COMPRESS", "E_LIMIT"):
                 raise
@@ -146,17 +144,12 @@ def measure(
     digest = Digest.from_hex(hasher.hexdigest(), algorithm)
     if compression is Compression.NONE:
         diff_id = Digest.from_hex(plain_hasher.hexdigest()) if plain_hasher is not None else digest
-        uncompressed = tee.size
-    return Measure(digest, tee.size, compression, diff_id, uncompressed, fault)
+    return Measure(digest, tee.size, compression, diff_id, fault)
 
 
-def _decompressed(
-    tee: _Tee, compression: Compression, where: str, limits: Limits, view: memoryview
-) -> tuple[Digest, int]:
+def _decompressed(tee: _Tee, compression: Compression, where: str, limits: Limits, view: memoryview) -> Digest:
     hasher = Digest("sha256", "").hasher()
     plain = decompressing(tee, compression, where=where, limits=limits, limit=limits.layer_uncompressed)
-    size = 0
     while count := plain.readinto(view):
         hasher.update(view[:count])
-        size += count
-    return Digest.from_hex(hasher.hexdigest()), size
+    return Digest.from_hex(hasher.hexdigest())

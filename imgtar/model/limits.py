@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["DEFAULT_LIMITS", "Limits"]
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)

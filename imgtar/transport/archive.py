@@ -127,7 +127,6 @@ class _Archive:
                 error.message = (
                     f"truncated at byte {offset} inside {title}: {lack} more bytes of {shown(entry)} are expected"
                 )
-                error.args = (error.message,)
             if not error.hint:
                 error.hint = "the copy is not whole: compare sizes with the original and copy it again"
         elif error.code == "E_COMPRESS":

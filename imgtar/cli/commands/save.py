@@ -48,7 +48,7 @@ def command(
     progress: options.Progress = "auto",
     lock_timeout: options.LockTimeout = 300.0,
 ) -> None:
-    """Write images from the store into an archive. The same images give the same bytes, on every machine."""
+    """Write images from the store into an archive. The same images give the same bytes."""
     from imgtar.blob.compression import parse_compression
     from imgtar.model.platform import parse_platforms
     from imgtar.ops.save import SaveOptions, save
