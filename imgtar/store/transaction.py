@@ -60,22 +60,27 @@ def sweep(layout: Layout) -> None:
 @contextmanager
 def staging_area(layout: Layout) -> Iterator[str]:
     """A folder inside the store for work in progress, locked while it lives and gone afterwards."""
-    while True:
-        folder = os.path.join(layout.staging, secrets.token_hex(8))
-        os.mkdir(folder, 0o777)
-        try:
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # A sweep by another process was quicker than our lock.
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.path.isdir(folder):
-            break
-        os.close(fd)
+    folder, fd = "", -1
+    # One try around everything: a signal may come between any two of these lines.
     try:
+        while True:
+            folder = os.path.join(layout.staging, secrets.token_hex(8))
+            os.mkdir(folder, 0o777)
+            try:
+                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # A sweep by another process was quicker than our lock.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.isdir(folder):
+                break
+            os.close(fd)
+            fd = -1
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(fd)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+        if fd >= 0:
+            os.close(fd)
 
 
 class StoreTransaction:
