@@ -524,7 +524,12 @@ def test_an_interrupted_load_says_so_and_leaves_nothing(signal_name: str, filled
 
     before = filled.images()
     command = [sys.executable, "-m", "imgtar", "--store", str(filled.store), "load"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+
+    def undisturbed() -> None:
+        # Whoever runs the tests may have had SIGINT ignored (a background job of a shell does): a user has not.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=undisturbed) as process:
         assert process.stdin is not None
         process.stdin.write(oci_archive([make_image("new:1", seed=9)])[:4096])
         process.stdin.flush()
