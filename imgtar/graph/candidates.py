@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from imgtar.errors import Refused
-from imgtar.graph.catalog import Catalog, Draft, Root
+from imgtar.graph.catalog import Catalog, Draft, Root, Slot
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.library import Library
 from imgtar.graph.plan import Missing
@@ -19,18 +19,51 @@ from imgtar.model.documents import encode_manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable
 
-__all__ = ["grow_candidates", "settle"]
+__all__ = ["brought_layers", "grow_candidates", "settle"]
 
 
-def settle(draft: Draft, brought: Mapping[Digest, Descriptor], held: Inventory) -> Draft:
-    """Fill the open slots of ``draft`` with layers that are ``brought`` by another image or held, by diff ID."""
+def settle(
+    draft: Draft,
+    brought: Mapping[Digest, Descriptor],
+    held: Inventory,
+    offered: Callable[[Digest], bool] = lambda _digest: False,
+) -> Draft:
+    """Fill the open slots of ``draft`` by diff ID with layers that are ``brought`` by another image or held.
+
+    What a thin archive promises for a slot is taken where it is held, ``offered``, or can be made: so the image gets the
+    manifest that it had. Nobody having anything, the promise stands, and will be the gap.
+    """
     if draft.complete:
         return draft
-    slots = [
-        replace(slot, layer=slot.layer or brought.get(slot.diff_id) or held.layer_for(slot.diff_id))
-        for slot in draft.slots
-    ]
-    return replace(draft, slots=tuple(slots))
+
+    def filled(slot: Slot) -> Descriptor | None:
+        if slot.layer is not None:
+            return slot.layer
+        found = brought.get(slot.diff_id) or held.layer_for(slot.diff_id)
+        promised = slot.promised
+        if promised is None:
+            return found
+        holding = held.holding(promised.digest)
+        kept = holding is not None and holding.sound and holding.size == promised.size
+        as_it_was = kept or offered(promised.digest) or promised.digest == slot.diff_id
+        return promised if as_it_was or found is None else found
+
+    return replace(draft, slots=tuple(replace(slot, layer=filled(slot)) for slot in draft.slots))
+
+
+def brought_layers(
+    catalogs: Sequence[Catalog], candidates: Sequence[Candidate]
+) -> dict[Digest, tuple[Descriptor, Catalog]]:
+    """Layers on offer by the diff ID that some config claims for them, each with who offers it."""
+    layers: dict[Digest, tuple[Descriptor, Catalog]] = {}
+    for candidate in candidates:
+        for node in images_of(candidate.node):
+            pairs = zip(node.manifest.layers if node.manifest else (), node.diff_ids or (), strict=False)
+            for layer, diff_id in pairs:
+                for catalog in catalogs:
+                    if diff_id not in layers and catalog.offers.get(layer.digest) == layer.size:
+                        layers[diff_id] = (layer, catalog)
+    return layers
 
 
 def _brought(catalogs: Sequence[Catalog], walkers: Sequence[Walker]) -> dict[Digest, Descriptor]:
@@ -46,7 +79,7 @@ def _brought(catalogs: Sequence[Catalog], walkers: Sequence[Walker]) -> dict[Dig
                 for node in images_of(walker.grow(root.descriptor)):
                     pairs = zip(node.manifest.layers if node.manifest else (), node.diff_ids or (), strict=False)
                     for layer, diff_id in pairs:
-                        if layer.digest in catalog.offers:
+                        if any(layer.digest in one.offers for one in catalogs):
                             layers.setdefault(diff_id, layer)
     return layers
 
@@ -60,6 +93,10 @@ def grow_candidates(
     walkers = _walkers(catalogs, held, limits)
     incomplete = any(root.draft is not None and not root.draft.complete for each in catalogs for root in each.roots)
     brought = _brought(catalogs, walkers) if incomplete else {}
+
+    def offered(digest: Digest) -> bool:
+        return any(digest in catalog.offers for catalog in catalogs)
+
     for position, catalog in enumerate(catalogs):
         for root in catalog.roots:
             descriptor = root.descriptor
@@ -68,7 +105,7 @@ def grow_candidates(
                 continue
             if descriptor is None:
                 assert root.draft is not None
-                draft = settle(root.draft, brought, held)
+                draft = settle(root.draft, brought, held, offered)
                 if not draft.complete:
                     lost.append((root, _draft_gaps(root, draft, catalog)))
                     continue
@@ -105,14 +142,27 @@ def _config_gap(root: Root, catalog: Catalog) -> Missing:
     digest = Digest("sha256", stem) if len(stem) == 64 and not set(stem) - set("0123456789abcdef") else None
     needed = tuple(reference.familiar for reference in root.references) or (printable(root.title),)
     hint = f"the archive names the config but does not hold it: save {printable(root.title)} again where it is whole"
-    return Missing("config", digest, None, None, needed, f"{catalog.label}: {root.lost_config}", "absent", hint)
+    through = ((needed[0], "config"),)
+    return Missing(
+        "config", digest, None, None, needed, f"{catalog.label}: {root.lost_config}", "absent", hint, through
+    )
 
 
 def _draft_gaps(root: Root, draft: Draft, catalog: Catalog) -> list[Missing]:
     needed = tuple(reference.familiar for reference in root.references) or (str(draft.config.digest),)
     hint = f"bring the archive that has the layers of {root.title}, or save it again in full"
     return [
-        Missing("layer", None, slot.diff_id, None, needed, slot.expected_in or catalog.label, "absent", hint)
-        for slot in draft.slots
+        Missing(
+            "layer",
+            None,
+            slot.diff_id,
+            None,
+            needed,
+            slot.expected_in or catalog.label,
+            "absent",
+            hint,
+            ((needed[0], f"layer {place}"),),
+        )
+        for place, slot in enumerate(draft.slots, 1)
         if slot.layer is None
     ]

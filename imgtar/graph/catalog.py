@@ -8,6 +8,7 @@ from typing import Protocol
 
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
+from imgtar.graph.thin import ThinRecord
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import ImageConfig
@@ -29,12 +30,14 @@ class DeclaredParent:
 class Slot:
     """One layer of an image that came without a manifest: its diff ID, and the blob when it is known.
 
-    ``expected_in`` is the archive path that should have held an absent one.
+    ``expected_in`` is the archive path that should have held an absent one; ``promised`` is what a thin archive says
+    was there when it was left out.
     """
 
     diff_id: Digest
     layer: Descriptor | None
     expected_in: str = ""
+    promised: Descriptor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,8 @@ class Catalog:
     """Everything a source brings. ``form`` is docker, docker-legacy, oci, hybrid, oci-dir, dir or store.
 
     ``offers`` may hold more than the roots reach: an OCI layout may carry unreferenced blobs (image-layout.md), which
-    are never stored. ``entry_names`` say under which name a blob lies, for messages.
+    are never stored. ``entry_names`` say under which name a blob lies, for messages. ``thin`` is what a thin archive says
+    about what it leaves out.
     """
 
     label: str
@@ -108,4 +112,4 @@ class Catalog:
     offers: Offers
     findings: tuple[Finding, ...] = ()
     entry_names: Mapping[Digest, str] = field(default_factory=dict)
-    thin: bool = False
+    thin: ThinRecord | None = None

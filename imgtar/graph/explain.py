@@ -27,9 +27,7 @@ def describe_missing(gap: Missing, *, place: Literal["load", "archive", "store"]
     """
     what = str(gap.digest) if gap.digest else f"diff ID {gap.diff_id}" if gap.diff_id else "(of unknown digest)"
     size = f" ({human_size(gap.size)})" if gap.size else ""
-    needed = ", ".join(printable(name) for name in gap.needed_by[:5])
-    if len(gap.needed_by) > 5:
-        needed += f" and {len(gap.needed_by) - 5} more"
+    needed = _needed(gap)
     expected = f"; expected in {printable(gap.expected_in)}" if gap.expected_in else ""
     lack = _CLASSES[gap.gap_class]
     if place == "store":
@@ -39,6 +37,19 @@ def describe_missing(gap: Missing, *, place: Literal["load", "archive", "store"]
     if place == "archive" and gap.gap_class == "absent":
         lack = "is not in the archive"
     return f"{gap.kind} {what}{size} {lack}; needed by {needed}{expected}"
+
+
+def _needed(gap: Missing) -> str:
+    """Who needs it; where it is not the image itself that names it, by which way."""
+    ways = {way[0]: way for way in reversed(gap.through)}
+    told = []
+    for name in gap.needed_by[:5]:
+        way = ways.get(printable(name), ())
+        # "app:2 > layer 3"; a gap that hangs on the image directly needs no way: its kind says it all.
+        told.append(" > ".join(way) if len(way) > 2 or (len(way) == 2 and " " in way[1]) else printable(name))
+    if len(gap.needed_by) > 5:
+        told.append(f"{len(gap.needed_by) - 5} more")
+    return ", ".join(told)
 
 
 def explain_missing(gaps: Sequence[Missing]) -> DependencyMissing:

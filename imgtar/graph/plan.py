@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from imgtar.graph.catalog import Catalog, DeclaredParent
 from imgtar.graph.finding import Finding
-from imgtar.graph.walk import Node
+from imgtar.graph.thin import Base
+from imgtar.graph.walk import Node, Part
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference
 
-__all__ = ["GapClass", "GapKind", "Missing", "Plan", "PlannedImage", "PlannedRoot", "TagMove", "Write"]
+__all__ = ["GapClass", "GapKind", "LeftBehind", "Missing", "Plan", "PlannedImage", "PlannedRoot", "TagMove", "Write"]
 
 GapKind = Literal["layer", "config", "manifest", "parent"]
 GapClass = Literal["absent", "promised-by-base", "damaged", "platform-not-shipped", "foreign"]
@@ -22,7 +23,11 @@ GapClass = Literal["absent", "promised-by-base", "damaged", "platform-not-shippe
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """One gap. ``digest`` is absent when only the diff ID is known; ``needed_by`` are names, or IDs without a name."""
+    """One gap. ``digest`` is absent when only the diff ID is known; ``needed_by`` are names, or IDs without a name.
+
+    ``through`` holds, for each image that needs it, the way that leads from the image to the gap; ``base`` is the image
+    that should have had it at the receiver, when a thin archive relied on one.
+    """
 
     kind: GapKind
     digest: Digest | None
@@ -32,6 +37,8 @@ class Missing:
     expected_in: str
     gap_class: GapClass
     hint: str
+    through: tuple[tuple[str, ...], ...] = ()
+    base: Base | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The GAP object of the command line contract."""
@@ -44,6 +51,8 @@ class Missing:
             "expected_in": self.expected_in,
             "class": self.gap_class,
             "hint": self.hint,
+            "through": [list(way) for way in self.through],
+            "base": self.base.to_json() if self.base is not None else None,
         }
 
 
@@ -52,7 +61,8 @@ class Write:
     """One blob to bring in. ``title`` says what it is in a message ("layer 3 of app:1").
 
     ``diff_id`` is what the config claims for a layer: the bytes must decompress to it. ``kept`` holds the content of a
-    document that is in memory already.
+    document that is in memory already. ``made_from`` is set for a plain layer that nobody carries, but whose content is
+    there in a compressed one: in ``catalog``, or held by the receiver when there is no catalog.
     """
 
     digest: Digest
@@ -63,6 +73,12 @@ class Write:
     kept: bytes | None = None
     catalog: Catalog | None = field(default=None, repr=False, compare=False)
     media_type: str = ""
+    made_from: Descriptor | None = None
+
+    @property
+    def source(self) -> Digest:
+        """The blob whose bytes are read: itself, or the one that it is made from."""
+        return self.made_from.digest if self.made_from is not None else self.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +99,10 @@ class TagMove:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRoot:
-    """One entry for the receiver's index. ``unused_labels`` are words of the archive that are no image names."""
+    """One entry for the receiver's index. ``unused_labels`` are words of the archive that are no image names.
+
+    ``parts`` are the blobs that come along with it or are there already.
+    """
 
     descriptor: Descriptor
     references: tuple[Reference, ...]
@@ -91,6 +110,7 @@ class PlannedRoot:
     node: Node
     labels: tuple[str, ...] = ()
     unused_labels: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +125,23 @@ class PlannedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """An image that a partial load leaves, and what it lacks. ``title`` is a name, else an ID."""
+
+    title: str
+    missing: tuple[Missing, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in ``imgtar.load/1``."""
+        return {"image": self.title, "missing": [gap.to_json() for gap in self.missing]}
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What happens if it is carried out. ``writes`` stand children first, each digest once."""
+    """What happens if it is carried out. ``writes`` stand children first, each digest once; roots parents first.
+
+    ``left_behind`` are images that a partial load does without.
+    """
 
     roots: tuple[PlannedRoot, ...]
     images: tuple[PlannedImage, ...]
@@ -117,6 +152,7 @@ class Plan:
     findings: tuple[Finding, ...]
     relied_on: tuple[Write, ...] = ()
     no_clobber: bool = False
+    left_behind: tuple[LeftBehind, ...] = ()
 
     @property
     def bytes_to_write(self) -> int:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from imgtar.errors import Conflict, Refused
-from imgtar.graph.candidates import grow_candidates
-from imgtar.graph.catalog import Catalog, DeclaredParent, Root
-from imgtar.graph.finding import Finding, Severity
+from imgtar.graph.candidates import brought_layers, grow_candidates
+from imgtar.graph.catalog import Catalog, Root
+from imgtar.graph.finding import Finding
+from imgtar.graph.gaps import Gaps, needed_by
 from imgtar.graph.inventory import Inventory
-from imgtar.graph.plan import GapClass, GapKind, Missing, Plan, PlannedImage, PlannedRoot, TagMove, Write
+from imgtar.graph.parents import Named, check_parents, links_of
+from imgtar.graph.plan import LeftBehind, Plan, PlannedImage, PlannedRoot, TagMove, Write
 from imgtar.graph.platforms import attested_by, for_platforms
-from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy, is_called, rename, select
+from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy, is_called, rename, select, subject_of
+from imgtar.graph.thin import ThinImage
 from imgtar.graph.walk import Node, Part, images_of, is_attestation, nodes_of, parts_of, platform_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
@@ -20,33 +24,72 @@ from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable
 
-__all__ = ["IN_CONFIG", "resolve"]
-
-IN_CONFIG = "parent in the config"
-"""Where a parent was learned from that only informs."""
+__all__ = ["resolve"]
 
 
 def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits: Limits = DEFAULT_LIMITS) -> Plan:
     """Return what it takes to bring the wanted images of ``catalogs`` to the receiver that holds ``held``.
 
-    Nothing is written and nothing is raised for gaps: they stand in ``plan.missing``, all of them. Raises
+    Nothing is written and nothing is raised for gaps: they stand in ``plan.missing``, all of them; with
+    ``policy.partial`` the images that have gaps are left behind instead, if any is whole. Raises
     :class:`Refused` for contradictions between documents (``E_SIZE``, ``E_TYPE``, ``E_DIFFID``, ``E_GRAPH``,
     ``E_NAME``), :class:`NotFound` for a name or platform that is not on offer, :class:`Conflict` for a tag that would
     move although that was forbidden.
     """
     candidates, lost = grow_candidates(catalogs, held, limits)
-    work = _Resolution(catalogs, held, policy, limits)
-    wanted = list(policy.select)
-    for root, gaps in lost:
-        meant = [text for text in wanted if is_called(root, text)]
-        if meant or not policy.select:
-            work.missing.extend(gaps)
-        wanted = [text for text in wanted if text not in meant or any(is_called(one.root, text) for one in candidates)]
+    wanted = [
+        text
+        for text in policy.select
+        if any(is_called(one.root, text) for one in candidates) or not any(is_called(root, text) for root, _ in lost)
+    ]
+    gone = [(root, gaps) for root, gaps in lost if not policy.select or any(is_called(root, t) for t in policy.select)]
     chosen = select(candidates, wanted) if wanted or not policy.select else []
-    chosen = rename(chosen, policy.renames) if not work.missing else chosen
-    for candidate in for_platforms(chosen, policy):
-        work.add(candidate)
-    return work.finish()
+    if not gone or policy.partial:
+        known = [pair for pair in policy.renames if pair[0] is None or not any(is_called(r, pair[0]) for r, _ in gone)]
+        chosen = rename(chosen, known) if chosen or not gone else chosen
+    chosen = for_platforms(chosen, policy) if chosen or not gone else chosen
+
+    def planned(some: Sequence[Candidate]) -> _Resolution:
+        work = _Resolution(catalogs, held, policy, limits, candidates)
+        for candidate in some:
+            work.add(candidate)
+        return work
+
+    work = planned(chosen)
+    for _, gaps in gone:
+        for gap in gaps:
+            work.gaps.add(gap)
+    plan = work.finish()
+    if not policy.partial or plan.complete:
+        return plan
+    behind = [LeftBehind(root.title, tuple(gaps)) for root, gaps in gone]
+    return _partial(chosen, work, planned, behind) or plan
+
+
+def _partial(
+    chosen: Sequence[Candidate],
+    work: _Resolution,
+    planned: Callable[[Sequence[Candidate]], _Resolution],
+    behind: list[LeftBehind],
+) -> Plan | None:
+    """The plan for those that are whole, ``None`` when none is. What stands on an image left behind stays too."""
+    while True:
+        dropped = [one for place, one in enumerate(chosen) if place in work.gaps.blocked]
+        behind += [
+            LeftBehind(one.root.title, work.gaps.of(place))
+            for place, one in enumerate(chosen)
+            if place in work.gaps.blocked
+        ]
+        subjects = {node.descriptor.digest for one in dropped for node in nodes_of(one.node)}
+        chosen = [one for one in chosen if one not in dropped]
+        kept = {node.descriptor.digest for one in chosen for node in nodes_of(one.node)}
+        chosen = [one for one in chosen if subject_of(one) not in subjects - kept]
+        if not chosen:
+            return None
+        work = planned(chosen)
+        plan = work.finish()
+        if plan.complete:
+            return replace(plan, left_behind=tuple(behind))
 
 
 @dataclass(slots=True)
@@ -57,50 +100,77 @@ class _Resolution:
     held: Inventory
     policy: Policy
     limits: Limits
+    offered: Sequence[Candidate]
     roots: dict[Digest, PlannedRoot] = field(default_factory=dict)
-    images: list[tuple[PlannedImage, Node, DeclaredParent | None]] = field(default_factory=list)
+    images: list[tuple[Digest, Named]] = field(default_factory=list)
     writes: dict[Digest, Write] = field(default_factory=dict)
     reused: dict[Digest, int] = field(default_factory=dict)
     relied_on: dict[Digest, Write] = field(default_factory=dict)
-    missing: list[Missing] = field(default_factory=list)
-    gap_of: dict[Digest, int] = field(default_factory=dict)
     names: dict[str, list[tuple[TagMove, Node]]] = field(default_factory=dict)
     diff_ids: dict[Digest, tuple[Digest, str]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    owners: dict[Digest, list[int]] = field(default_factory=dict)
+    gaps: Gaps = field(init=False)
+    count: int = 0
+    brought: Mapping[Digest, tuple[Descriptor, Catalog]] | None = None
+
+    def __post_init__(self) -> None:
+        self.gaps = Gaps(self.catalogs)
 
     def add(self, candidate: Candidate) -> None:
         """Take in one root: its parts, its images, its names."""
         node, root = candidate.node, candidate.root
-        needed_by = tuple(reference.familiar for reference in root.references)
-        left_out = self._left_out(node, needed_by or (root.title,))
+        names = needed_by(candidate)
+        left_out = self._left_out(candidate)
         if node.fault is not None:
             self.findings.append(Finding("E_STORE", "error", str(node.descriptor.digest), str(node.fault), 7))
+        said = self._said_of(candidate) if node.absent else None
+        if said is not None:
+            parts = self._promised_parts(candidate, said)
+        else:
+            parts = list(parts_of(node, lambda child: id(child) not in left_out))
         fresh = False
-        for part in parts_of(node, lambda child: id(child) not in left_out):
-            fresh |= self._part(part, candidate, needed_by)
+        for part in parts:
+            fresh |= self._part(part, candidate)
         present = not fresh and self.held.has_root(node.descriptor.digest)
+        state: Literal["present", "new"] = "present" if present else "new"
+        self.owners.setdefault(node.descriptor.digest, []).append(self.count)
+        if said is not None and said.image_id is not None:
+            planned = PlannedImage(names, said.image_id, said.digest, said.platform, state)
+            self.images.append((node.descriptor.digest, Named(planned, node, tuple(links_of(node, root.parent)))))
         for image in images_of(node):
             if id(image) in left_out or image.manifest is None:
                 continue
-            planned = PlannedImage(
-                needed_by,
-                image.manifest.config.digest,
-                image.descriptor.digest,
-                platform_of(image),
-                "present" if present else "new",
-            )
-            self.images.append((planned, image, root.parent or _parent_in_config(image)))
+            digest = image.descriptor.digest
+            planned = PlannedImage(names, image.manifest.config.digest, digest, platform_of(image), state)
+            self.images.append((node.descriptor.digest, Named(planned, image, tuple(links_of(image, root.parent)))))
+            self.owners.setdefault(digest, []).append(self.count)
             self.findings += _oddities(image, printable(root.title))
-        self._name(candidate)
+        self._name(candidate, tuple(parts))
+        self.count += 1
 
-    def _left_out(self, root: Node, needed_by: tuple[str, ...]) -> set[int]:
+    def _said_of(self, candidate: Candidate) -> ThinImage | None:
+        """What a thin archive says about a root that it leaves out altogether."""
+        thin = self.catalogs[candidate.position].thin
+        return thin.image(candidate.node.descriptor.digest) if thin is not None else None
+
+    def _promised_parts(self, candidate: Candidate, said: ThinImage) -> list[Part]:
+        """The blobs of a root whose documents nobody has at hand, by the word of the archive that left them out."""
+        parts = []
+        for digest in said.requires:
+            one = self.gaps.promised(digest)
+            if one is not None and digest != candidate.node.descriptor.digest:
+                parts.append(Part(one.descriptor, one.kind, candidate.node, one.diff_id))
+        return [*parts, *parts_of(candidate.node)]
+
+    def _left_out(self, candidate: Candidate) -> set[int]:
         """What below an index does not come along: platforms not wanted, or not shipped."""
         left: set[int] = set()
-        for node in nodes_of(root):
-            left |= self._left_out_of(node, needed_by)
+        for node in nodes_of(candidate.node):
+            left |= self._left_out_of(node, candidate)
         return left
 
-    def _left_out_of(self, node: Node, needed_by: tuple[str, ...]) -> set[int]:
+    def _left_out_of(self, node: Node, candidate: Candidate) -> set[int]:
         left: set[int] = set()
         if node.index is None:
             return left
@@ -124,20 +194,22 @@ class _Resolution:
             if is_attestation(child.descriptor, child.manifest):
                 subject = attested_by(child)
                 orphan = subject is not None and subject not in kept_digests
-                if child.absent or orphan or (wanted and subject is None):
+                lost = child.absent and self.gaps.promised(child.descriptor.digest) is None
+                if lost or orphan or (wanted and subject is None):
                     left.add(id(child))
-        asked = bool(wanted)
+        title = needed_by(candidate) or (candidate.root.title,)
         for child in absent:
-            platform_name = str(platform_of(child) or child.descriptor.digest)
-            if asked or not kept_digests:
-                hint = f"save {needed_by[0]} again on a host that has {printable(platform_name)}"
-                self._gap(child.descriptor, "manifest", needed_by, "platform-not-shipped", hint)
+            if wanted or not kept_digests:
+                self.gaps.platform(child, candidate, self.count)
             else:
-                message = f"platform {printable(platform_name)} of {printable(needed_by[0])} is not in the archive"
+                name = printable(str(platform_of(child) or child.descriptor.digest))
+                message = f"platform {name} of {printable(title[0])} is not in the archive"
                 self.findings.append(Finding("E_MISSING", "warning", str(child.descriptor.digest), message, 4))
         return left
 
     def _not_shipped(self, child: Node) -> bool:
+        if self.gaps.promised(child.descriptor.digest) is not None:
+            return False  # The archive leaves it out because the receiver has it: where that is not so, it is a gap.
         if child.absent:
             return True
         # Docker keeps the manifest of a platform whose content it does not have (moby image_exporter.go).
@@ -149,9 +221,9 @@ class _Resolution:
         if any(descriptor.digest in catalog.offers for catalog in self.catalogs):
             return True
         holding = self.held.holding(descriptor.digest)
-        return holding is not None and holding.sound
+        return (holding is not None and holding.sound) or self.gaps.promised(descriptor.digest) is not None
 
-    def _part(self, part: Part, candidate: Candidate, needed_by: tuple[str, ...]) -> bool:
+    def _part(self, part: Part, candidate: Candidate) -> bool:
         """Decide about one blob; return whether it must be written."""
         descriptor = part.descriptor
         digest = descriptor.digest
@@ -180,55 +252,10 @@ class _Resolution:
             message = f"{title} of an unknown kind is not in the archive"
             self.findings.append(Finding("E_MISSING", "warning", str(digest), message, 4))
             return False
-        kind: GapKind = (
-            "manifest" if part.kind in ("manifest", "index") else "config" if part.kind == "config" else "layer"
-        )
-        owner = needed_by or (_owner_id(part.owner),)
-        hint = f"bring the archive that holds it, or save {printable(owner[0])} again in full where it is whole"
-        whole = [
-            platform_of(one) for one in images_of(candidate.node) if one is not part.owner and one.config is not None
-        ]
-        if candidate.node.index is not None and whole:
-            hint += f"; or load only what may be whole, with --platform {printable(str(whole[0]))}"
         own_store = self.catalogs[candidate.position].form == "store"
         damaged = holding is not None or (own_store and digest in self.catalogs[candidate.position].offers)
-        gap_class: GapClass = "damaged" if damaged else "foreign" if part.foreign else "absent"
-        if gap_class == "damaged":
-            hint = f"load an archive that carries {printable(owner[0])} in full: that repairs the receiver's copy"
-        elif gap_class == "foreign":
-            hint = "fetch it where its maker allows that, and bring it as a blob of an OCI layout"
-        expected = self.catalogs[candidate.position].label
-        self._gap(descriptor, kind, owner, gap_class, hint, part.diff_id, expected)
+        self.gaps.part(part, candidate, self.count, damaged=damaged)
         return False
-
-    def _gap(
-        self,
-        descriptor: Descriptor,
-        kind: GapKind,
-        needed_by: tuple[str, ...],
-        gap_class: GapClass,
-        hint: str,
-        diff_id: Digest | None = None,
-        expected: str = "",
-    ) -> None:
-        place = self.gap_of.get(descriptor.digest)
-        if place is not None:
-            known = self.missing[place]
-            both = tuple(dict.fromkeys((*known.needed_by, *needed_by)))
-            self.missing[place] = replace(known, needed_by=both)
-            return
-        self.gap_of[descriptor.digest] = len(self.missing)
-        gap = Missing(
-            kind,
-            descriptor.digest,
-            diff_id,
-            descriptor.size,
-            needed_by,
-            expected,
-            gap_class,
-            hint,
-        )
-        self.missing.append(gap)
 
     def _claim(self, part: Part, title: str) -> None:
         """Remember which diff ID a config claims for a layer; two claims for one layer cannot both be true."""
@@ -245,25 +272,52 @@ class _Resolution:
             raise Refused("E_DIFFID", message, where=str(part.descriptor.digest))
 
     def _write(self, part: Part, title: str, first: int) -> Write | None:
+        """How the blob comes in: carried by an archive, kept in memory, or made from another compression of it."""
+        if self.policy.remake == "first":
+            made = self._made(part, title)
+            if made is not None:
+                return made
+        carried = self._carried(part, title, first)
+        return carried if carried is not None or self.policy.remake != "last" else self._made(part, title)
+
+    def _carried(self, part: Part, title: str, first: int) -> Write | None:
         digest, size = part.descriptor.digest, part.descriptor.size
         order = [first, *(place for place in range(len(self.catalogs)) if place != first)]
+        wrong: tuple[Catalog, int] | None = None
         for place in order:
             catalog = self.catalogs[place]
             offered = catalog.offers.get(digest)
-            if offered != size and catalog.form == "store":
-                offered = None  # A stored blob of another size is damaged: as good as absent.
-            if offered is not None:
-                if offered != size:
-                    message = f"a descriptor says {size} bytes for {title}, the archive has {offered}"
-                    raise Refused("E_SIZE", message, where=f"{catalog.label}: {digest}")
+            if offered == size:
                 return Write(digest, size, part.kind, title, part.diff_id, None, catalog, part.descriptor.media_type)
-            if (size <= self.limits.document and part.kind != "layer") or part.descriptor.data is not None:
+            if offered is not None and catalog.form != "store":
+                wrong = wrong or (catalog, offered)  # A stored blob of another size is damaged: as good as absent.
+            elif (size <= self.limits.document and part.kind != "layer") or part.descriptor.data is not None:
                 kept = catalog.library.raw(part.descriptor, cap=self.limits.config)
                 if kept is not None:
                     return Write(digest, size, part.kind, title, part.diff_id, kept, catalog)
+        if wrong is not None:
+            message = f"a descriptor says {size} bytes for {title}, the archive has {wrong[1]}"
+            raise Refused("E_SIZE", message, where=f"{wrong[0].label}: {digest}")
         return None
 
-    def _name(self, candidate: Candidate) -> None:
+    def _made(self, part: Part, title: str) -> Write | None:
+        """A plain layer out of a compressed one with its diff ID; the reverse cannot be done to the byte."""
+        digest = part.descriptor.digest
+        if part.kind != "layer" or part.diff_id != digest:
+            return None
+        source: Descriptor | None = self.held.layer_for(digest)
+        catalog: Catalog | None = None
+        if source is None and self.policy.remake == "last":
+            if self.brought is None:
+                self.brought = brought_layers(self.catalogs, self.offered)
+            source, catalog = self.brought.get(digest, (None, None))
+        if source is None or source.digest == digest:
+            return None
+        return Write(
+            digest, part.descriptor.size, part.kind, title, digest, None, catalog, part.descriptor.media_type, source
+        )
+
+    def _name(self, candidate: Candidate, parts: tuple[Part, ...]) -> None:
         node, root = candidate.node, candidate.root
         digest = node.descriptor.digest
         labels = tuple(label for label in root.labels if REFERRERS_TAG.fullmatch(label))
@@ -273,7 +327,7 @@ class _Resolution:
         parent = root.parent or (known.parent if known else None)
         labels = labels or (known.labels if known else ())
         unused = () if references else tuple(label for label in root.labels if label not in labels)
-        self.roots[digest] = PlannedRoot(descriptor, references, parent, node, labels, unused)
+        self.roots[digest] = PlannedRoot(descriptor, references, parent, node, labels, unused, parts)
         for reference in root.references:
             before = self.held.tagged(reference.full)
             image_id = node.manifest.config.digest if node.is_image and node.manifest else None
@@ -302,8 +356,10 @@ class _Resolution:
         """Check parents and names, and close the plan."""
         self._proofs()
         self._parents()
+        missing = tuple(self.gaps.found)
         moves = [move for group in self.names.values() for move, _ in group]
-        if self.policy.no_clobber and (taken := [move for move in moves if move.moves]):
+        incomplete = self.policy.partial and missing
+        if self.policy.no_clobber and not incomplete and (taken := [move for move in moves if move.moves]):
             listing = ", ".join(f"{move.reference.familiar} is {move.before}" for move in taken)
             raise Conflict(
                 f"{len(taken)} tags would move: {listing}",
@@ -312,17 +368,36 @@ class _Resolution:
                     "tags": [{"name": m.reference.familiar, "from": str(m.before), "to": str(m.after)} for m in taken]
                 },
             )
+        order = self._parents_first()
+        rank = {digest: place for place, digest in enumerate(order)}
+        images = sorted(self.images, key=lambda pair: rank[pair[0]])
         return Plan(
-            tuple(self.roots.values()),
-            _once(planned for planned, _, _ in self.images),
+            tuple(self.roots[digest] for digest in order),
+            _once(named.planned for _, named in images),
             tuple(self.writes.values()),
             self.reused,
-            tuple(self.missing),
-            tuple(moves),
+            missing,
+            tuple(sorted(moves, key=lambda move: rank[move.root])),
             tuple(finding for catalog in self.catalogs for finding in catalog.findings) + tuple(self.findings),
             tuple(self.relied_on.values()),
             self.policy.no_clobber,
         )
+
+    def _parents_first(self) -> list[Digest]:
+        """The roots, each after the one that holds its declared parent. A circle is broken where it is entered."""
+        home: dict[Digest, Digest] = {}
+        for root, named in self.images:
+            home.setdefault(named.planned.image_id, root)
+        order: dict[Digest, None] = {}
+        for start in self.roots:
+            chain: dict[Digest, None] = {}
+            current: Digest | None = start
+            while current is not None and current not in order and current not in chain:
+                chain[current] = None
+                parent = self.roots[current].parent
+                current = home.get(parent.image_id) if parent is not None else None
+            order.update(dict.fromkeys(reversed(chain)))
+        return list(order)
 
     def _proofs(self) -> None:
         """A layer that is reused must be proved to have the diff ID that this config claims for it."""
@@ -338,32 +413,15 @@ class _Resolution:
                 )
 
     def _parents(self) -> None:
-        coming: Mapping[Digest, Node] = {planned.image_id: node for planned, node, _ in self.images}
-        for planned, node, parent in self.images:
-            if parent is None:
-                continue
-            base = coming.get(parent.image_id)
-            if base is not None and base.config is not None and node.config is not None:
-                count = len(base.config.diff_ids)
-                if node.config.diff_ids[:count] != base.config.diff_ids:
-                    message = f"says that it was built on {parent.image_id}, but does not start with its layers"
-                    raise Refused("E_GRAPH", message, where=", ".join(planned.names) or str(planned.image_id))
-            if base is not None or self.policy.parents == "ignore" or self.held.has_image(parent.image_id):
-                continue
-            needed = planned.names or (str(planned.image_id),)
-            hint = f"bring the parent image {parent.image_id}, or load with --parents warn (all layers are there)"
-            # buildah leaves the ID of its base in every Docker config; no engine has ever asked for it.
-            hearsay = parent.learned_from == IN_CONFIG
-            if self.policy.parents == "warn" or hearsay:
-                message = (
-                    f"the parent image {parent.image_id} of {printable(needed[0])} is nowhere ({parent.learned_from})"
-                )
-                severity: Severity = "info" if hearsay else "warning"
-                self.findings.append(Finding("E_MISSING", severity, str(parent.image_id), message, 4))
-            else:
-                self.missing.append(
-                    Missing("parent", parent.image_id, None, None, needed, parent.learned_from, "absent", hint)
-                )
+        names = [full for full, group in self.names.items() if group]
+        images = [named for _, named in self.images]
+        gaps, findings = check_parents(images, self.roots, names, self.held, self.policy)
+        self.findings += findings
+        for gap, blocked in gaps:
+            place = self.gaps.add(gap)
+            for digest in blocked:
+                for candidate in self.owners[digest]:
+                    self.gaps.block(candidate, place)
 
 
 def _once(images: Iterable[PlannedImage]) -> tuple[PlannedImage, ...]:
@@ -396,26 +454,12 @@ def _oddities(node: Node, title: str) -> list[Finding]:
     return found
 
 
-def _parent_in_config(node: Node) -> DeclaredParent | None:
-    text = node.config.parent if node.config is not None else ""
-    if not text:
-        return None
-    try:
-        return DeclaredParent(Digest.parse(text if ":" in text else f"sha256:{text}"), IN_CONFIG)
-    except Refused:
-        return None  # Docker before 1.10 wrote random IDs of other lengths here; such a one names no image of today.
-
-
 def _may_share(one: Node, other: Node) -> bool:
     """One name may stand for several platforms of an image, or for an artifact beside its image (rulings, H178)."""
     if not (one.is_image and other.is_image):
         return one.index is None and other.index is None
     first, second = platform_of(one), platform_of(other)
     return first is not None and second is not None and first.normalized() != second.normalized()
-
-
-def _owner_id(node: Node) -> str:
-    return str(node.manifest.config.digest) if node.is_image and node.manifest else str(node.descriptor.digest)
 
 
 _MEANINGFUL = (mediatype.DOCKER_REFERENCE_TYPE, mediatype.DOCKER_REFERENCE_DIGEST, mediatype.CONTAINERD_SUBJECT)

@@ -39,6 +39,10 @@ class Policy:
     """What the caller asked for. ``renames`` are (old or ``None``, new) as written on the command line.
 
     ``every_name`` says that each image on offer was asked for by name, so that none may be left out in silence.
+    ``require_base`` makes base annotations count as declared parents. ``partial`` leaves incomplete images behind
+    instead of refusing all. ``remake`` says when a plain layer may be made from a compressed one with the same diff ID:
+    ``last``, when nobody carries it; ``first``, before it is carried, because this plan decides what to carry;
+    ``never``, where its absence is damage.
     """
 
     select: tuple[str, ...] = ()
@@ -47,6 +51,9 @@ class Policy:
     parents: Literal["require", "warn", "ignore"] = "require"
     no_clobber: bool = False
     every_name: bool = False
+    require_base: bool = False
+    partial: bool = False
+    remake: Literal["first", "last", "never"] = "last"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -20,7 +20,11 @@ __all__ = [
     "DescriptorShape",
     "DockerItemShape",
     "IndexShape",
+    "InventoryHeadShape",
+    "ListedBlobShape",
+    "ListedImageShape",
     "ManifestShape",
+    "ThinShape",
     "checked",
     "parse_digest",
 ]
@@ -164,6 +168,79 @@ class DockerItemShape(Shape):
     layer_sources: Annotated[dict[str, DescriptorShape], BeforeValidator(_none_is_empty_map)] = Field(
         default_factory=dict, alias="layersources"
     )
+
+
+# Documents of imgtar's own: strict too, for they travel on media that strangers may touch. Unknown keys are allowed, so
+# that a later version may say more.
+
+Size = Annotated[int, Field(ge=0, le=_INT64)]
+Place = Annotated[int, Field(ge=0, le=_INT64)]
+
+
+class InventoryHeadShape(Shape):
+    """The first line of an inventory file (graph/listing.py)."""
+
+    schema_: str = Field(alias="schema")
+    where: str
+    root: str
+    blobs: Size
+    images: Size
+    check: str
+    redacted: bool = False
+
+
+class ListedBlobShape(Shape):
+    """The line of one blob in an inventory file."""
+
+    digest: str
+    size: Size
+    kind: Literal["manifest", "index", "config", "layer", "blob"]
+    diff_id: str | None = None
+    media_type: str = ""
+
+
+class ListedImageShape(Shape):
+    """The line of one image under one name in an inventory file; ``blobs`` counts the blob lines from 0."""
+
+    name: str | None
+    digest: str | None
+    image_id: str | None
+    complete: bool
+    platform: str | None = None
+    blobs: list[Place] = Field(default_factory=list)
+
+
+class _BaseShape(Shape):
+    names: list[str]
+    image_id: str | None
+    digest: str | None
+    inventory: str
+
+
+class _ThinImageShape(Shape):
+    names: list[str]
+    digest: str
+    image_id: str | None
+    platform: str | None
+    requires: list[Place]
+
+
+class _RequiredShape(Shape):
+    kind: Literal["manifest", "index", "config", "layer", "blob"]
+    media_type: str = Field(alias="mediaType")
+    digest: str
+    size: Size
+    diff_id: str | None = None
+    base: Place | None = None
+
+
+class ThinShape(Shape):
+    """``imgtar.json`` of a thin archive (graph/thin.py)."""
+
+    schema_: str = Field(alias="schema")
+    bases: list[_BaseShape]
+    images: list[_ThinImageShape]
+    requires: list[_RequiredShape]
 
 
 _S = TypeVar("_S", bound=Shape)

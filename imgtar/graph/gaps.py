@@ -1,0 +1,149 @@
+"""Gaps as they are found: each once, with everybody who needs it, of which class it is, and the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from imgtar.graph.catalog import Catalog
+from imgtar.graph.plan import GapClass, GapKind, Missing
+from imgtar.graph.select import Candidate
+from imgtar.graph.thin import Required
+from imgtar.graph.walk import Node, Part, images_of, platform_of
+from imgtar.model.digest import Digest
+from imgtar.text import printable
+
+__all__ = ["Gaps", "needed_by", "owner_id"]
+
+_MOST_WAYS = 100
+
+
+def owner_id(node: Node) -> str:
+    """What an image without a name is called: its image ID, else the digest of its document."""
+    return str(node.manifest.config.digest) if node.is_image and node.manifest else str(node.descriptor.digest)
+
+
+def needed_by(candidate: Candidate) -> tuple[str, ...]:
+    """The names of a root; empty for one without."""
+    return tuple(reference.familiar for reference in candidate.root.references)
+
+
+class Gaps:
+    """Collects gaps; ``blocked`` says which candidate (by its place) has which gaps (by theirs)."""
+
+    def __init__(self, catalogs: Sequence[Catalog]) -> None:
+        self._catalogs = catalogs
+        self._places: dict[tuple[Digest | None, Digest | None, bool], int] = {}
+        self.found: list[Missing] = []
+        self.blocked: dict[int, list[int]] = {}
+
+    def promised(self, digest: Digest) -> Required | None:
+        """What a thin archive of this load says about a blob that it left out."""
+        for catalog in self._catalogs:
+            if catalog.thin is not None and digest in catalog.thin.requires:
+                return catalog.thin.requires[digest]
+        return None
+
+    def add(self, gap: Missing, candidate: int | None = None) -> int:
+        """Enter a gap, or join it with what is known of the same one; return its place."""
+        key = (gap.digest, gap.diff_id if gap.digest is None else None, gap.kind == "parent")
+        place = self._places.get(key) if key[:2] != (None, None) else None
+        if place is None:
+            place = self._places[key] = len(self.found)
+            self.found.append(gap)
+        else:
+            known = self.found[place]
+            self.found[place] = replace(
+                known,
+                needed_by=tuple(dict.fromkeys((*known.needed_by, *gap.needed_by))),
+                through=tuple(dict.fromkeys((*known.through, *gap.through)))[:_MOST_WAYS],
+            )
+        if candidate is not None:
+            self.block(candidate, place)
+        return place
+
+    def block(self, candidate: int, place: int) -> None:
+        """Say that the candidate cannot come because of the gap at ``place``."""
+        places = self.blocked.setdefault(candidate, [])
+        if place not in places:
+            places.append(place)
+
+    def of(self, candidate: int) -> tuple[Missing, ...]:
+        """The gaps of one candidate."""
+        return tuple(self.found[place] for place in self.blocked.get(candidate, ()))
+
+    def part(self, part: Part, candidate: Candidate, place: int, *, damaged: bool) -> None:
+        """Enter one blob that is nowhere. ``damaged``: the receiver has it, but rotten."""
+        names = needed_by(candidate) or (owner_id(part.owner),)
+        digest = part.descriptor.digest
+        catalog = self._catalogs[candidate.position]
+        promise = self.promised(digest)
+        base = promise.base if promise is not None else None
+        gap_class: GapClass = (
+            "damaged" if damaged else "promised-by-base" if promise else "foreign" if part.foreign else "absent"
+        )
+        whom = printable(names[0])
+        if gap_class == "damaged":
+            hint = f"load an archive that carries {whom} in full: that repairs the receiver's copy"
+        elif gap_class == "promised-by-base":
+            what = base.title if base is not None else "the archive that has it"
+            hint = f"bring {what}, or save {whom} without --base"
+        elif gap_class == "foreign":
+            hint = "fetch it where its maker allows that, and bring it as a blob of an OCI layout"
+        else:
+            hint = f"bring the archive that holds it, or save {whom} again in full where it is whole"
+            whole = [
+                platform_of(one)
+                for one in images_of(candidate.node)
+                if one is not part.owner and one.config is not None
+            ]
+            if candidate.node.index is not None and whole:
+                hint += f"; or load only what may be whole, with --platform {printable(str(whole[0]))}"
+        kind: GapKind = (
+            "manifest" if part.kind in ("manifest", "index") else "config" if part.kind == "config" else "layer"
+        )
+        self.add(
+            Missing(
+                kind,
+                digest,
+                part.diff_id,
+                part.descriptor.size,
+                names,
+                base.title if base is not None else catalog.label,
+                gap_class,
+                hint,
+                (_way(part, candidate),),
+                base,
+            ),
+            place,
+        )
+
+    def platform(self, child: Node, candidate: Candidate, place: int) -> None:
+        """Enter a platform that was asked for, or the only one, and was not shipped."""
+        names = needed_by(candidate) or (candidate.root.title,)
+        name = printable(str(platform_of(child) or child.descriptor.digest))
+        self.add(
+            Missing(
+                "manifest",
+                child.descriptor.digest,
+                None,
+                child.descriptor.size,
+                names,
+                "",
+                "platform-not-shipped",
+                f"save {printable(names[0])} again on a host that has {name}",
+                ((printable(candidate.root.title), name),),
+            ),
+            place,
+        )
+
+
+def _way(part: Part, candidate: Candidate) -> tuple[str, ...]:
+    """From the image to the blob: its name, the platform inside an index, and the role of the blob."""
+    way = [printable(candidate.root.title)]
+    if part.owner is not candidate.node:
+        platform = platform_of(part.owner)
+        digest = part.owner.descriptor.digest
+        way.append(f"{printable(str(platform))} {digest}" if platform is not None else str(digest))
+    way.append(f"layer {part.position}" if part.kind == "layer" and part.position else part.kind)
+    return tuple(way)

@@ -1,0 +1,339 @@
+"""An inventory as a list: which blobs, layers and names some receiver holds. What an inventory file says.
+
+The file is JSON lines, sorted, without a clock or a path in it, so that the same content gives the same bytes::
+
+    {"schema": "imgtar.inventory/1", "where", "created": null, "root", "blobs", "images", "check"}
+    {"digest", "size", "kind", "diff_id"?, "media_type"?}             one for each blob, by digest
+    {"name", "digest", "image_id", "complete", "platform"?, "blobs"}  one for each name; ``blobs`` counts blob lines
+
+``root`` is one hash over what is held, whatever it is called: equal roots mean equal content. ``check`` is the SHA-256
+of every line after the first, so that a damaged or truncated file is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from imgtar.errors import Refused
+from imgtar.graph.candidates import grow_candidates
+from imgtar.graph.catalog import Catalog, Root
+from imgtar.graph.inventory import EmptyInventory, Holding, Tagged
+from imgtar.graph.library import Library
+from imgtar.graph.walk import BlobKind, Node, Part, parts_of, platform_of
+from imgtar.model import mediatype
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import Digest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.model.reference import Reference
+from imgtar.model.shapes import InventoryHeadShape, ListedBlobShape, ListedImageShape, checked, parse_digest
+from imgtar.model.strictjson import parse_json
+from imgtar.text import shown
+
+__all__ = ["SCHEMA", "ListedBlob", "ListedImage", "Listing", "parse_listing", "take_stock"]
+
+SCHEMA = "imgtar.inventory/1"
+
+_MOST_LINES = 4_000_000
+_LONGEST_LINE = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ListedBlob:
+    """One blob that is held. ``diff_id`` is known for layers of images."""
+
+    digest: Digest
+    size: int
+    kind: BlobKind
+    diff_id: Digest | None = None
+    media_type: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Its line in the file."""
+        body: dict[str, Any] = {"digest": str(self.digest), "size": self.size, "kind": self.kind}
+        if self.diff_id is not None:
+            body["diff_id"] = str(self.diff_id)
+        if self.media_type:
+            body["media_type"] = self.media_type
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """One root under one name, or under none. ``complete``: everything that it refers to is held.
+
+    ``image_id`` is ``None`` for what is not one image; ``digest`` for an image of a docker archive whose layers are not
+    all there, so that it has no manifest. ``blobs`` are those of its own that are held.
+    """
+
+    name: Reference | None
+    digest: Digest | None
+    image_id: Digest | None
+    complete: bool
+    platform: str | None = None
+    blobs: tuple[Digest, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What to call it in a message."""
+        return self.name.familiar if self.name is not None else str(self.image_id or self.digest)
+
+
+class Listing:
+    """What is held, as a value; an :class:`imgtar.graph.inventory.Inventory`. ``where`` is a word, never a path.
+
+    ``library`` holds the documents where they are at hand: an inventory file has none.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        blobs: Iterable[ListedBlob],
+        images: Iterable[ListedImage],
+        *,
+        label: str = "",
+        library: Library | None = None,
+        redacted: bool = False,
+    ) -> None:
+        self.where = where
+        self.label = label or where
+        self.library = library if library is not None else Library([])
+        self.redacted = redacted
+        self.blobs: Mapping[Digest, ListedBlob] = {
+            blob.digest: blob for blob in sorted(blobs, key=lambda blob: str(blob.digest))
+        }
+        self.images = tuple(sorted(dict.fromkeys(images), key=_image_order))
+
+    @cached_property
+    def root(self) -> Digest:
+        """One hash over every blob: digest, size and diff ID. Names do not count."""
+        lines = (f"{blob.digest} {blob.size} {blob.diff_id or '-'}\n" for blob in self.blobs.values())
+        return Digest.of("".join(lines).encode())
+
+    @cached_property
+    def _layers(self) -> Mapping[Digest, ListedBlob]:
+        layers: dict[Digest, ListedBlob] = {}
+        for blob in self.blobs.values():
+            if blob.diff_id is not None and (blob.diff_id not in layers or blob.digest == blob.diff_id):
+                layers[blob.diff_id] = blob
+        return layers
+
+    @cached_property
+    def _names(self) -> Mapping[str, ListedImage]:
+        return {image.name.full: image for image in self.images if image.name is not None}
+
+    @cached_property
+    def _roots(self) -> frozenset[Digest]:
+        return frozenset(image.digest for image in self.images if image.digest is not None)
+
+    def holding(self, digest: Digest) -> Holding | None:
+        """See :class:`imgtar.graph.inventory.Inventory`."""
+        blob = self.blobs.get(digest)
+        return Holding(blob.size) if blob is not None else None
+
+    def layer_for(self, diff_id: Digest) -> Descriptor | None:
+        """See :class:`imgtar.graph.inventory.Inventory`."""
+        blob = self._layers.get(diff_id)
+        return Descriptor(blob.media_type or mediatype.LAYER, blob.digest, blob.size) if blob is not None else None
+
+    def diff_id_of(self, digest: Digest) -> Digest | None:
+        """What the list says; the receiver itself will prove it."""
+        blob = self.blobs.get(digest)
+        return (blob.diff_id or blob.digest) if blob is not None else None
+
+    def has_image(self, identity: Digest) -> bool:
+        """See :class:`imgtar.graph.inventory.Inventory`."""
+        blob = self.blobs.get(identity)
+        return blob is not None and blob.kind in ("config", "manifest", "index")
+
+    def has_root(self, digest: Digest) -> bool:
+        """See :class:`imgtar.graph.inventory.Inventory`."""
+        return digest in self._roots
+
+    def tagged(self, name: str) -> Tagged | None:
+        """See :class:`imgtar.graph.inventory.Inventory`; nothing when the names were left out."""
+        image = self._names.get(name)
+        return Tagged(image.digest, image.image_id) if image is not None and image.digest is not None else None
+
+    def without_names(self) -> Listing:
+        """The same content, names left out."""
+        bare = (replace(image, name=None) for image in self.images)
+        return Listing(self.where, self.blobs.values(), bare, label=self.label, library=self.library, redacted=True)
+
+    def header(self) -> dict[str, Any]:
+        """The first line, without ``check``."""
+        return {
+            "schema": SCHEMA,
+            "where": self.where,
+            # A clock in here would make two lists of the same content differ; the file has a time of its own.
+            "created": None,
+            "root": str(self.root),
+            "blobs": len(self.blobs),
+            "images": len(self.images),
+            **({"redacted": True} if self.redacted else {}),
+        }
+
+    def image_lines(self) -> Iterator[dict[str, Any]]:
+        """The line of each image."""
+        places = {digest: place for place, digest in enumerate(self.blobs)}
+        for image in self.images:
+            yield {
+                "name": image.name.familiar if image.name is not None else None,
+                "digest": str(image.digest) if image.digest is not None else None,
+                "image_id": str(image.image_id) if image.image_id is not None else None,
+                "complete": image.complete,
+                **({"platform": image.platform} if image.platform is not None else {}),
+                "blobs": sorted(places[digest] for digest in image.blobs),
+            }
+
+    def encode(self) -> bytes:
+        """The bytes of the file: always the same for the same content."""
+        lines = [_line(blob.to_json()) for blob in self.blobs.values()]
+        lines += [_line(image) for image in self.image_lines()]
+        body = b"".join(lines)
+        return _line({**self.header(), "check": str(Digest.of(body))}) + body
+
+
+def _image_order(image: ListedImage) -> tuple[bool, str, str, str]:
+    return (image.name is None, image.name.full if image.name else "", str(image.digest), str(image.image_id))
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def parse_listing(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> Listing:
+    """Read an inventory file. Raises :class:`Refused`: ``E_TRUNC``, ``E_DIGEST`` (damaged), ``E_TYPE``, ``E_JSON``."""
+    first, _, rest = raw.partition(b"\n")
+    if len(first) > _LONGEST_LINE:
+        raise Refused("E_LIMIT", "the first line is too long for an inventory", where=what)
+    value = parse_json(first, what, limits=limits)
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if schema != SCHEMA:
+        hint = (
+            "a newer imgtar made it" if str(schema).startswith("imgtar.inventory/") else "imgtar inventory -o makes one"
+        )
+        raise Refused("E_TYPE", f"is not an inventory of a known kind but {shown(str(schema))}", where=what, hint=hint)
+    head = checked(InventoryHeadShape, value, what)
+    if not rest.endswith(b"\n") and head.blobs + head.images:
+        raise Refused("E_TRUNC", "the inventory ends in the middle of a line", where=what, hint=_AGAIN)
+    lines = rest.split(b"\n")[:-1]
+    if head.blobs + head.images > _MOST_LINES:
+        raise Refused("E_LIMIT", f"the inventory has more than {_MOST_LINES} lines", where=what)
+    if len(lines) != head.blobs + head.images:
+        message = f"the inventory has {len(lines)} lines, its first one promises {head.blobs + head.images}"
+        raise Refused("E_TRUNC", message, where=what, hint=_AGAIN)
+    if Digest.of(rest) != parse_digest(head.check, what):
+        raise Refused(
+            "E_DIGEST", "the inventory is damaged: its lines are not those it was made with", where=what, hint=_AGAIN
+        )
+    blobs = [_blob(line, f"{what}: line {number}", limits) for number, line in enumerate(lines[: head.blobs], 2)]
+    if len({blob.digest for blob in blobs}) != len(blobs):
+        raise Refused("E_DUP", "the inventory lists a blob twice", where=what)
+    images = [
+        _image(line, blobs, f"{what}: line {number}", limits)
+        for number, line in enumerate(lines[head.blobs :], 2 + head.blobs)
+    ]
+    listing = Listing(head.where, blobs, images, label=what, redacted=head.redacted)
+    if listing.root != parse_digest(head.root, what):
+        raise Refused("E_DIGEST", f"the inventory's root is {listing.root}, it says {shown(head.root)}", where=what)
+    return listing
+
+
+_AGAIN = "copy it again, or make it again: imgtar inventory -o FILE"
+
+
+def _blob(line: bytes, where: str, limits: Limits) -> ListedBlob:
+    shape = checked(ListedBlobShape, parse_json(line, where, limits=limits), where)
+    diff_id = parse_digest(shape.diff_id, where) if shape.diff_id is not None else None
+    return ListedBlob(parse_digest(shape.digest, where), shape.size, shape.kind, diff_id, shape.media_type)
+
+
+def _image(line: bytes, blobs: list[ListedBlob], where: str, limits: Limits) -> ListedImage:
+    shape = checked(ListedImageShape, parse_json(line, where, limits=limits), where)
+    if any(place >= len(blobs) for place in shape.blobs):
+        raise Refused("E_JSON", "an image counts a blob that is not listed", where=where)
+    return ListedImage(
+        Reference.parse(shape.name).tagged() if shape.name is not None else None,
+        parse_digest(shape.digest, where) if shape.digest is not None else None,
+        parse_digest(shape.image_id, where) if shape.image_id is not None else None,
+        shape.complete,
+        shape.platform,
+        tuple(blobs[place].digest for place in shape.blobs),
+    )
+
+
+# --- taking stock
+
+
+Have = Callable[[Part], bool]
+"""Whether the content of a part is there, whole and of the size that its descriptor says."""
+
+
+def take_stock(
+    catalogs: Iterable[Catalog],
+    where: str,
+    have: Have,
+    *,
+    diff_id_of: Callable[[Digest], Digest | None] | None = None,
+    label: str = "",
+    library: Library | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Listing:
+    """List what the images of ``catalogs`` consist of, as far as ``have`` says that it is there.
+
+    What no image needs is not listed: it may be deleted at any time. ``diff_id_of`` proves diff IDs where that can be
+    done; else what the configs claim is listed. Raises what damaged documents of an archive raise.
+    """
+    blobs: dict[Digest, ListedBlob] = {}
+    images: list[ListedImage] = []
+    for catalog in catalogs:
+        candidates, lost = grow_candidates([catalog], EmptyInventory(), limits)
+        for candidate in candidates:
+            own: list[Digest] = []
+            complete = candidate.node.fault is None
+            for part in parts_of(candidate.node):
+                digest = part.descriptor.digest
+                if not digest.supported or not have(part):
+                    complete = False
+                    continue
+                own.append(digest)
+                if digest not in blobs or blobs[digest].diff_id is None:
+                    proved = part.diff_id
+                    if proved is not None and diff_id_of is not None:
+                        proved = diff_id_of(digest)
+                    media_type = part.descriptor.media_type if part.kind == "layer" else ""
+                    blobs[digest] = ListedBlob(digest, part.descriptor.size, part.kind, proved, media_type)
+            images += _named(candidate.root, candidate.node, complete, tuple(dict.fromkeys(own)))
+        images += [image for root, _ in lost for image in _lost(root, catalog, blobs)]
+    return Listing(where, blobs.values(), images, label=label, library=library)
+
+
+def _named(root: Root, node: Node, complete: bool, own: tuple[Digest, ...]) -> Iterator[ListedImage]:
+    image_id = node.manifest.config.digest if node.is_image and node.manifest is not None else None
+    platform = platform_of(node) if node.is_image else None
+    text = str(platform) if platform is not None else None
+    for name in root.references or (None,):
+        yield ListedImage(name, node.descriptor.digest, image_id, complete, text, own)
+
+
+def _lost(root: Root, catalog: Catalog, blobs: dict[Digest, ListedBlob]) -> Iterator[ListedImage]:
+    """An image of a docker archive that lacks layers: what there is of it is listed all the same."""
+    draft = root.draft
+    own: list[Digest] = []
+    if draft is not None:
+        blobs.setdefault(draft.config.digest, ListedBlob(draft.config.digest, draft.config.size, "config"))
+        own.append(draft.config.digest)
+        for slot in draft.slots:
+            layer = slot.layer
+            if layer is not None and catalog.offers.get(layer.digest) == layer.size:
+                blobs.setdefault(
+                    layer.digest, ListedBlob(layer.digest, layer.size, "layer", slot.diff_id, layer.media_type)
+                )
+                own.append(layer.digest)
+    image_id = draft.config.digest if draft is not None else None
+    for name in root.references or ((None,) if image_id is not None else ()):
+        yield ListedImage(name, None, image_id, False, None, tuple(dict.fromkeys(own)))

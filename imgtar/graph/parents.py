@@ -1,0 +1,195 @@
+"""Which parent images the planned images name, where they are, and what it means when they are nowhere.
+
+Three kinds of word are told apart. A **declared** parent (``Parent`` in ``manifest.json``, or remembered by the store) is
+required by default. The **base** of ``org.opencontainers.image.base.digest`` and ``base.name`` (image-spec
+annotations.md) informs, unless the caller requires it. ``parent`` in a config is **hearsay**: buildah leaves the ID of
+its base in every Docker config, and no engine has ever asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from imgtar.errors import Refused
+from imgtar.graph.catalog import DeclaredParent
+from imgtar.graph.finding import Finding, Severity
+from imgtar.graph.inventory import Inventory
+from imgtar.graph.plan import Missing, PlannedImage
+from imgtar.graph.select import Policy
+from imgtar.graph.walk import Node
+from imgtar.model import mediatype
+from imgtar.model.digest import Digest
+from imgtar.model.reference import Reference
+from imgtar.text import printable
+
+__all__ = ["IN_ANNOTATIONS", "IN_CONFIG", "Link", "Named", "check_parents", "links_of", "parent_in_config"]
+
+IN_CONFIG = "parent in the config"
+IN_ANNOTATIONS = "base annotations"
+
+_LONGEST_WAY = 100
+_MOST_WAYS = 100
+"""A chain of a thousand images is told by its first steps; who needs what is always told in full."""
+
+Weight = Literal["declared", "base", "hearsay"]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One image names another. ``identity`` is an image ID, or for a base the digest of a manifest or an index."""
+
+    identity: Digest | None
+    name: str
+    learned_from: str
+    weight: Weight
+
+    @property
+    def title(self) -> str:
+        """Name and ID, as far as they are known."""
+        if self.identity is None:
+            return printable(self.name)
+        return f"{printable(self.name)} ({self.identity})" if self.name else str(self.identity)
+
+
+def parent_in_config(node: Node) -> Digest | None:
+    """The image ID that the config names as its parent."""
+    text = node.config.parent if node.config is not None else ""
+    if not text:
+        return None
+    try:
+        return Digest.parse(text if ":" in text else f"sha256:{text}")
+    except Refused:
+        return None  # Docker before 1.10 wrote random IDs of other lengths here; such a one names no image of today.
+
+
+def links_of(node: Node, declared: DeclaredParent | None) -> Iterator[Link]:
+    """Every image that this one names, the strongest word first."""
+    if declared is not None:
+        yield Link(declared.image_id, declared.name, declared.learned_from, "declared")
+    annotations = node.manifest.annotations if node.manifest is not None else {}
+    name, text = annotations.get(mediatype.BASE_NAME, ""), annotations.get(mediatype.BASE_DIGEST, "")
+    try:
+        digest = Digest.parse(text) if text else None
+    except Refused:
+        digest = None  # Free text: what is no digest names nothing.
+    if digest is not None or name:
+        yield Link(digest, name, IN_ANNOTATIONS, "base")
+    hearsay = parent_in_config(node)
+    if hearsay is not None and (declared is None or hearsay != declared.image_id):
+        yield Link(hearsay, "", IN_CONFIG, "hearsay")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A planned image, its node, and the links it has."""
+
+    planned: PlannedImage
+    node: Node
+    links: tuple[Link, ...]
+
+    @property
+    def title(self) -> str:
+        """A name, else the image ID."""
+        return self.planned.names[0] if self.planned.names else str(self.planned.image_id)
+
+
+def check_parents(
+    images: Sequence[Named], roots: Iterable[Digest], names: Iterable[str], held: Inventory, policy: Policy
+) -> tuple[list[tuple[Missing, list[Digest]]], list[Finding]]:
+    """Return the parents that are nowhere, as gaps (each with the manifests of the images it blocks) and as findings.
+
+    ``roots`` and ``names`` (full) are what comes in by this plan. Raises :class:`Refused` ``E_GRAPH`` for an image that
+    does not start with the layers of the parent that it declares.
+    """
+    coming: dict[Digest, Named] = {image.planned.image_id: image for image in images}
+    arriving = {*coming, *(image.planned.digest for image in images), *roots}
+    named = set(names)
+    gaps: dict[tuple[Digest | None, str], tuple[Missing, list[Digest]]] = {}
+    findings: list[Finding] = []
+    children: dict[Digest, list[Named]] = {}
+    for image in images:
+        for link in image.links:
+            if link.weight == "declared" and link.identity is not None:
+                children.setdefault(link.identity, []).append(image)
+    for image in images:
+        for link in image.links:
+            if link.identity is not None and link.identity in coming:
+                _starts_with(image, coming[link.identity], link)
+            if policy.parents == "ignore" or _is_there(link, arriving, named, held):
+                continue
+            counts = link.weight == "declared" or (link.weight == "base" and policy.require_base)
+            if not counts or policy.parents == "warn":
+                findings.append(_remark(image, link, "warning" if counts else "info"))
+            else:
+                _add(gaps, image, link, _descendants(image, children))
+    return list(gaps.values()), findings
+
+
+def _is_there(link: Link, arriving: set[Digest], named: set[str], held: Inventory) -> bool:
+    if link.identity is not None:
+        return link.identity in arriving or held.has_image(link.identity)
+    try:
+        full = Reference.parse(link.name).tagged().full
+    except Refused:
+        return False
+    return full in named or held.tagged(full) is not None
+
+
+def _starts_with(image: Named, base: Named, link: Link) -> None:
+    if base.node.config is None or image.node.config is None or link.weight == "base":
+        return
+    count = len(base.node.config.diff_ids)
+    if image.node.config.diff_ids[:count] != base.node.config.diff_ids:
+        message = f"says that it was built on {link.identity}, but does not start with its layers"
+        raise Refused("E_GRAPH", message, where=", ".join(image.planned.names) or str(image.planned.image_id))
+
+
+def _remark(image: Named, link: Link, severity: Severity) -> Finding:
+    what = "base image" if link.weight == "base" else "parent image"
+    message = f"the {what} {link.title} of {printable(image.title)} is nowhere ({link.learned_from})"
+    return Finding("E_MISSING", severity, str(link.identity or printable(link.name)), message, 4)
+
+
+def _descendants(image: Named, children: Mapping[Digest, Sequence[Named]]) -> list[list[Named]]:
+    """The ways up to ``image`` from every planned image that declares it as an ancestor, itself first."""
+    ways = {image.planned.digest: [image]}
+    queue = [image]
+    for one in queue:
+        for child in children.get(one.planned.image_id, ()):
+            if child.planned.digest not in ways:
+                ways[child.planned.digest] = [child, *ways[one.planned.digest]][:_LONGEST_WAY]
+                queue.append(child)
+    return list(ways.values())
+
+
+def _add(
+    gaps: dict[tuple[Digest | None, str], tuple[Missing, list[Digest]]],
+    image: Named,
+    link: Link,
+    ways: Sequence[Sequence[Named]],
+) -> None:
+    key = (link.identity, link.name if link.identity is None else "")
+    known = gaps.get(key)
+    needed = [name for way in ways for name in (way[0].planned.names or (str(way[0].planned.image_id),))]
+    through = [(*(printable(step.title) for step in way), link.title) for way in ways]
+    if known is not None:
+        needed = [*known[0].needed_by, *needed]
+        through = [*known[0].through, *through]
+    what = "base image" if link.weight == "base" else "parent image"
+    option = "without --require-base" if link.weight == "base" else "with --parents warn"
+    hint = f"bring the {what} {link.title}, or load {option} if {printable(image.title)} itself is all you need"
+    missing = Missing(
+        "parent",
+        link.identity,
+        None,
+        None,
+        tuple(dict.fromkeys(needed)),
+        f"{link.title}: {link.learned_from}" if link.name else link.learned_from,
+        "absent",
+        hint,
+        tuple(dict.fromkeys(through))[:_MOST_WAYS],
+    )
+    blocked = [*(known[1] if known else []), *(way[0].planned.digest for way in ways)]
+    gaps[key] = (missing, blocked)

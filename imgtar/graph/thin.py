@@ -1,0 +1,220 @@
+"""The record in a thin archive: what was left out, who needs it, and which base has it. ``imgtar.json``.
+
+::
+
+    {"schema": "imgtar.thin/1",
+     "bases":    [{"names", "image_id", "digest", "inventory"}],
+     "images":   [{"names", "digest", "image_id", "platform", "requires": [place in requires, …]}],
+     "requires": [{"kind", "mediaType", "digest", "size", "diff_id"?, "base"?: place in bases}]}
+
+It is made from the images and from what the bases hold, and from nothing else, so that it repeats. When read it is a
+stranger's word: it names what is missing and where it may be had, but no blob is believed to be anything because of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from imgtar.errors import Refused
+from imgtar.graph.walk import BlobKind
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import Digest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.model.platform import Platform
+from imgtar.model.reference import Reference
+from imgtar.model.shapes import ThinShape, checked, parse_digest
+from imgtar.model.strictjson import parse_json
+from imgtar.text import printable, shown
+
+__all__ = ["FILE_NAME", "SCHEMA", "Base", "Required", "ThinImage", "ThinRecord", "parse_thin"]
+
+FILE_NAME = "imgtar.json"
+SCHEMA = "imgtar.thin/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An image of the receiver on which a thin archive leans, and the root of the inventory that says so.
+
+    ``names`` are empty when the inventory was made without them, ``image_id`` is ``None`` for what is not one image.
+    """
+
+    names: tuple[str, ...]
+    image_id: Digest | None
+    digest: Digest | None
+    inventory: Digest
+
+    @property
+    def title(self) -> str:
+        """Name and ID, as it stands in messages: what to ask for at the other end."""
+        identity = str(self.image_id or self.digest or self.inventory)
+        return f"{printable(self.names[0])} ({identity})" if self.names else identity
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in the record, and in a GAP."""
+        return {
+            "names": list(self.names),
+            "image_id": str(self.image_id) if self.image_id else None,
+            "digest": str(self.digest) if self.digest else None,
+            "inventory": str(self.inventory),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Required:
+    """One blob that was left out. ``diff_id`` is known for layers of images."""
+
+    kind: BlobKind
+    descriptor: Descriptor
+    diff_id: Digest | None = None
+    base: Base | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ThinImage:
+    """One root of a thin archive, and the blobs that it needs of those left out. ``names`` are familiar."""
+
+    names: tuple[str, ...]
+    digest: Digest
+    image_id: Digest | None
+    platform: Platform | None
+    requires: tuple[Digest, ...]
+
+    @property
+    def title(self) -> str:
+        """A name, else an ID."""
+        return self.names[0] if self.names else str(self.image_id or self.digest)
+
+
+@dataclass(frozen=True)
+class ThinRecord:
+    """Everything that a thin archive says about what it lacks."""
+
+    images: tuple[ThinImage, ...]
+    requires: Mapping[Digest, Required]
+
+    @cached_property
+    def bases(self) -> tuple[Base, ...]:
+        """The bases, each once, in the order in which the requirements name them."""
+        return tuple(dict.fromkeys(one.base for one in self.requires.values() if one.base is not None))
+
+    @cached_property
+    def _by_diff_id(self) -> Mapping[Digest, Required]:
+        return {one.diff_id: one for one in reversed([*self.requires.values()]) if one.diff_id is not None}
+
+    @cached_property
+    def _by_root(self) -> Mapping[Digest, ThinImage]:
+        return {image.digest: image for image in self.images}
+
+    def layer_for(self, diff_id: Digest) -> Descriptor | None:
+        """The layer with that diff ID that was left out."""
+        found = self._by_diff_id.get(diff_id)
+        return found.descriptor if found is not None else None
+
+    def image(self, root: Digest) -> ThinImage | None:
+        """What is said about the root with that digest."""
+        return self._by_root.get(root)
+
+    def needed_by(self, digest: Digest) -> list[ThinImage]:
+        """The images that need a blob."""
+        return [image for image in self.images if digest in image.requires]
+
+    def encode(self) -> bytes:
+        """The bytes of ``imgtar.json``."""
+        places = {digest: place for place, digest in enumerate(self.requires)}
+        bases = {base: place for place, base in enumerate(self.bases)}
+        body = {
+            "schema": SCHEMA,
+            "bases": [base.to_json() for base in self.bases],
+            "images": [
+                {
+                    "names": list(image.names),
+                    "digest": str(image.digest),
+                    "image_id": str(image.image_id) if image.image_id else None,
+                    "platform": str(image.platform) if image.platform else None,
+                    "requires": [places[digest] for digest in image.requires],
+                }
+                for image in self.images
+            ],
+            "requires": [_required_json(one, bases) for one in self.requires.values()],
+        }
+        return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _required_json(one: Required, bases: Mapping[Base, int]) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "kind": one.kind,
+        "mediaType": one.descriptor.media_type,
+        "digest": str(one.descriptor.digest),
+        "size": one.descriptor.size,
+    }
+    if one.diff_id is not None:
+        body["diff_id"] = str(one.diff_id)
+    if one.base is not None:
+        body["base"] = bases[one.base]
+    return body
+
+
+def parse_thin(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> ThinRecord:
+    """Read ``imgtar.json``. Raises :class:`Refused`: ``E_TYPE`` for another kind, ``E_JSON``, ``E_DUP``, ``E_LIMIT``."""
+    value = parse_json(raw, what, limits=limits)
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if schema != SCHEMA:
+        newer = isinstance(schema, str) and schema.startswith("imgtar.thin/")
+        hint = "a newer imgtar made this archive: use that one" if newer else "the archive was not made by imgtar"
+        raise Refused("E_TYPE", f"is of the unknown kind {shown(str(schema))}", where=what, hint=hint)
+    shape = checked(ThinShape, value, what)
+    if len(shape.images) > limits.images or len(shape.bases) > limits.images:
+        raise Refused("E_LIMIT", f"names more than {limits.images} images or bases", where=what)
+    bases = [
+        Base(_names(base.names, what, limits), _digest(base.image_id, what), _digest(base.digest, what), parse_digest(base.inventory, what))
+        for base in shape.bases
+    ]  # fmt: skip
+    requires: dict[Digest, Required] = {}
+    for one in shape.requires:
+        digest = parse_digest(one.digest, what)
+        if digest in requires:
+            raise Refused("E_DUP", f"lists {digest} twice", where=what)
+        _in_range([one.base] if one.base is not None else [], bases, what)
+        base = bases[one.base] if one.base is not None else None
+        requires[digest] = Required(
+            one.kind, Descriptor(one.media_type, digest, one.size), _digest(one.diff_id, what), base
+        )
+    digests = list(requires)
+    images = []
+    for image in shape.images:
+        _in_range(image.requires, digests, what)
+        parts = image.platform.split("/") if image.platform is not None else []
+        platform = Platform(parts[0], parts[1], "".join(parts[2:])) if 2 <= len(parts) <= 3 else None
+        images.append(
+            ThinImage(
+                _names(image.names, what, limits),
+                parse_digest(image.digest, what),
+                _digest(image.image_id, what),
+                platform,
+                tuple(dict.fromkeys(digests[place] for place in image.requires)),
+            )
+        )
+    return ThinRecord(tuple(images), requires)
+
+
+def _digest(text: str | None, what: str) -> Digest | None:
+    return parse_digest(text, what) if text is not None else None
+
+
+def _names(texts: Sequence[str], what: str, limits: Limits) -> tuple[str, ...]:
+    if len(texts) > limits.names_per_image:
+        raise Refused("E_LIMIT", f"one image has {len(texts)} names", where=what)
+    try:
+        return tuple(Reference.parse(text).familiar for text in texts)
+    except Refused as error:
+        raise error.within(what) from None
+
+
+def _in_range(places: Sequence[int], of: Sequence[object], what: str) -> None:
+    if any(place >= len(of) for place in places):
+        raise Refused("E_JSON", "counts an entry that is not there", where=what)
