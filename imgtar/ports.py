@@ -134,14 +134,18 @@ class Sink(Protocol):
 
 
 def blob_finder(catalogs: Sequence[Catalog], sources: Sequence[Source]) -> Callable[[Write], Blob]:
-    """Return the function that finds the source of each planned write. The two sequences stand side by side."""
+    """Return the function that finds the source of each planned write. The two sequences stand side by side.
+
+    For a layer that is made from another, it is the blob of that other one; what the receiver makes of its own holdings
+    has no catalog and is not asked for.
+    """
     by_catalog: Mapping[int, Source] = {id(catalog): source for catalog, source in zip(catalogs, sources, strict=True)}
 
     def find(write: Write) -> Blob:
         source = by_catalog[id(write.catalog)]
-        blob = source.blob(write.digest)
+        blob = source.blob(write.source)
         if blob is None:
-            raise AssertionError(f"{source.label} offered {write.digest} but does not have it")
+            raise AssertionError(f"{source.label} offered {write.source} but does not have it")
         return blob
 
     return find

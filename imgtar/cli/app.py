@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imgtar import __version__
-from imgtar.cli.commands import history, images, inspect, load, prune, rmi, save, tag, verify
+from imgtar.cli.commands import history, images, inspect, inventory, load, prune, rmi, save, tag, verify
 from imgtar.cli.options import Store
 
 __all__ = ["app"]
@@ -44,3 +44,4 @@ def root(
 
 for module in (load, save, verify, inspect, images, history, tag, rmi, prune):
     app.command(module.NAME)(module.command)
+app.add_typer(inventory.app, name=inventory.NAME)

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
-__all__ = ["Jobs", "Json", "LockTimeout", "Platforms", "Progress", "Quiet", "Store"]
+from imgtar.errors import UsageError
+from imgtar.text import shown
+
+__all__ = [
+    "Jobs",
+    "Json",
+    "LockTimeout",
+    "Parents",
+    "Platforms",
+    "Progress",
+    "Quiet",
+    "RequireBase",
+    "Store",
+    "parents_policy",
+]
 
 Store = Annotated[
     str | None,
@@ -36,6 +50,16 @@ Jobs = Annotated[
         help="How many blobs to handle at once; default: the number of cores, at most 8.",
     ),
 ]
+Parents = Annotated[
+    str,
+    typer.Option("--parents", metavar="require|warn|ignore", help="What a declared but absent parent image means."),
+]
+RequireBase = Annotated[
+    bool,
+    typer.Option(
+        "--require-base", help="The base image that annotations name must be there, as a declared parent must."
+    ),
+]
 Platforms = Annotated[
     list[str] | None,
     typer.Option(
@@ -44,3 +68,10 @@ Platforms = Annotated[
         help="Only these platforms; may be repeated, or a comma list. Default: all.",
     ),
 ]
+
+
+def parents_policy(text: str) -> Literal["require", "warn", "ignore"]:
+    """The value of ``--parents``. Raises :class:`UsageError`."""
+    if text not in ("require", "warn", "ignore"):
+        raise UsageError(f"--parents {shown(text)} is not known", hint="one of require, warn, ignore")
+    return cast(Literal["require", "warn", "ignore"], text)

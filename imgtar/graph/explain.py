@@ -20,7 +20,7 @@ _CLASSES = {
 }
 
 
-def describe_missing(gap: Missing, *, place: Literal["load", "archive", "store"] = "load") -> str:
+def describe_missing(gap: Missing, *, place: Literal["load", "archive", "store", "there"] = "load") -> str:
     """One line: what is missing, who needs it, where it should have been.
 
     ``place`` is what was looked at: an ``archive`` alone or the ``store`` know of no receiver.
@@ -36,6 +36,8 @@ def describe_missing(gap: Missing, *, place: Literal["load", "archive", "store"]
         )
     if place == "archive" and gap.gap_class == "absent":
         lack = "is not in the archive"
+    if gap.kind == "parent":
+        lack = "is neither in the archives nor with the receiver"
     return f"{gap.kind} {what}{size} {lack}; needed by {needed}{expected}"
 
 

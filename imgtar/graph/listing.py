@@ -37,7 +37,7 @@ __all__ = ["SCHEMA", "ListedBlob", "ListedImage", "Listing", "parse_listing", "t
 
 SCHEMA = "imgtar.inventory/1"
 
-_MOST_LINES = 4_000_000
+_MOST_LINES = 500_000
 _LONGEST_LINE = 4 << 20
 
 
@@ -220,16 +220,17 @@ def parse_listing(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> Lis
     head = checked(InventoryHeadShape, value, what)
     if not rest.endswith(b"\n") and head.blobs + head.images:
         raise Refused("E_TRUNC", "the inventory ends in the middle of a line", where=what, hint=_AGAIN)
-    lines = rest.split(b"\n")[:-1]
     if head.blobs + head.images > _MOST_LINES:
         raise Refused("E_LIMIT", f"the inventory has more than {_MOST_LINES} lines", where=what)
-    if len(lines) != head.blobs + head.images:
-        message = f"the inventory has {len(lines)} lines, its first one promises {head.blobs + head.images}"
+    count = rest.count(b"\n")
+    if count != head.blobs + head.images:
+        message = f"the inventory has {count} lines, its first one promises {head.blobs + head.images}"
         raise Refused("E_TRUNC", message, where=what, hint=_AGAIN)
     if Digest.of(rest) != parse_digest(head.check, what):
         raise Refused(
             "E_DIGEST", "the inventory is damaged: its lines are not those it was made with", where=what, hint=_AGAIN
         )
+    lines = rest.split(b"\n")[:-1]
     blobs = [_blob(line, f"{what}: line {number}", limits) for number, line in enumerate(lines[: head.blobs], 2)]
     if len({blob.digest for blob in blobs}) != len(blobs):
         raise Refused("E_DUP", "the inventory lists a blob twice", where=what)

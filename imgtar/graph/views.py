@@ -7,7 +7,7 @@ from datetime import UTC
 from typing import Any
 
 from imgtar.graph.catalog import Catalog, DeclaredParent, Root
-from imgtar.graph.plan import Missing
+from imgtar.graph.thin import ThinImage, ThinRecord
 from imgtar.graph.walk import Node, Walker, is_attestation, platform_of
 from imgtar.model import mediatype
 from imgtar.model.chain import chain_ids
@@ -50,7 +50,10 @@ def root_views(
             continue
         assert root.descriptor is not None
         node = walker.grow(root.descriptor)
-        if node.index is not None:
+        said = catalog.thin.image(root.descriptor.digest) if catalog.thin is not None and node.absent else None
+        if said is not None and catalog.thin is not None:
+            images.append(_left_out_view(said, root.descriptor, catalog.thin))
+        elif node.index is not None:
             images.append(_index_view(node, names, root.parent, present, set()))
         elif node.is_image:
             images.append(_image_view(node, names, root.parent, present))
@@ -146,6 +149,37 @@ def _image_view(node: Node, names: list[str], parent: DeclaredParent | None, pre
     return view
 
 
+def _left_out_view(said: ThinImage, root: Descriptor, thin: ThinRecord) -> dict[str, Any]:
+    """An image of which a thin archive carries nothing but the name, by what its record says."""
+    needs = [thin.requires[digest] for digest in said.requires]
+    layers = [one for one in needs if one.kind == "layer"]
+    return {
+        "names": list(said.names),
+        "image_id": str(said.image_id) if said.image_id is not None else None,
+        "digest": str(root.digest),
+        "media_type": root.media_type,
+        "platform": str(said.platform) if said.platform is not None else None,
+        "created": None,
+        "size": sum(one.descriptor.size for one in needs if one.kind in ("layer", "config")),
+        "parent": None,
+        "layers": [
+            {
+                "digest": str(one.descriptor.digest),
+                "diff_id": str(one.diff_id) if one.diff_id is not None else None,
+                "chain_id": None,
+                "size": one.descriptor.size,
+                "media_type": one.descriptor.media_type,
+                "compression": mediatype.layer_compression(one.descriptor.media_type),
+                "present": False,
+                "created_by": None,
+            }
+            for one in layers
+        ],
+        "history": [],
+        "labels": {},
+    }
+
+
 def _parent_view(parent: DeclaredParent) -> dict[str, Any]:
     return {"image_id": str(parent.image_id), "name": parent.name or None, "learned_from": parent.learned_from}
 
@@ -154,7 +188,8 @@ def _draft_view(root: Root, names: list[str], present: Present) -> dict[str, Any
     draft = root.draft
     assert draft is not None
     layers: list[tuple[Descriptor | None, str | None, bool]] = [
-        (slot.layer, None, slot.layer is not None and present(slot.layer.digest)) for slot in draft.slots
+        (slot.layer or slot.promised, None, slot.layer is not None and present(slot.layer.digest))
+        for slot in draft.slots
     ]
     platform = draft.parsed.platform if draft.parsed.platform.architecture else None
     view = _view(names, draft.config, draft.parsed, platform, layers)
@@ -213,15 +248,17 @@ def history_view(entry: HistoryEntry) -> dict[str, Any]:
     }
 
 
-def requires_view(missing: Iterable[Missing]) -> list[dict[str, Any]]:
+def requires_view(thin: ThinRecord) -> list[dict[str, Any]]:
     """The ``requires`` of ``imgtar.inspect/1``: what is not in the archive and must be with the receiver."""
     return [
         {
-            "digest": str(gap.digest) if gap.digest else None,
-            "diff_id": str(gap.diff_id) if gap.diff_id else None,
-            "size": gap.size,
-            "media_type": None,
-            "needed_by": list(gap.needed_by),
+            "digest": str(digest),
+            "diff_id": str(one.diff_id) if one.diff_id is not None else None,
+            "size": one.descriptor.size,
+            "media_type": one.descriptor.media_type,
+            "kind": one.kind,
+            "needed_by": [str(image.image_id or image.digest) for image in thin.needed_by(digest)],
+            "base": one.base.to_json() if one.base is not None else None,
         }
-        for gap in missing
+        for digest, one in thin.requires.items()
     ]

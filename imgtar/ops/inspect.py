@@ -115,12 +115,14 @@ def _inspection(
             "format": catalog.form,
             "compression": catalog.compression,
             "size": size,
-            "thin": catalog.thin,
+            "thin": catalog.thin is not None,
         },
         "images": images,
         "other": other,
-        "requires": requires_view(plan.missing) if catalog.thin else [],
-        "missing": [gap.to_json() for gap in plan.missing] if not catalog.thin else [],
+        "requires": requires_view(catalog.thin) if catalog.thin is not None else [],
+        "bases": [base.to_json() for base in catalog.thin.bases] if catalog.thin is not None else [],
+        # What a thin archive leaves out on purpose is required, not missing.
+        "missing": [gap.to_json() for gap in plan.missing if gap.gap_class != "promised-by-base"],
         "findings": [finding.to_json() for finding in plan.findings],
     }
     return Inspection(catalog, roots, body, _raw_document(narrowed, raw) if raw is not None else None)

@@ -16,20 +16,26 @@ from imgtar.errors import DependencyMissing, LocalTrouble, NotFound, StoreTroubl
 from imgtar.events import Event, Report, silent
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
-from imgtar.graph.inventory import EmptyInventory
+from imgtar.graph.inventory import EmptyInventory, Inventory
+from imgtar.graph.lean import Fate, fates_of_full, lean
+from imgtar.graph.listing import Listing
 from imgtar.graph.plan import Plan
 from imgtar.graph.platforms import attested_by
 from imgtar.graph.resolve import resolve
-from imgtar.graph.select import Candidate, Policy, select, with_platforms
+from imgtar.graph.select import Candidate, Policy, matches_identity, select, with_platforms
+from imgtar.graph.several import AllOf, AnyOf
+from imgtar.graph.thin import ThinRecord
 from imgtar.graph.walk import images_of, platform_of
 from imgtar.model import mediatype
 from imgtar.model.digest import Digest
+from imgtar.model.limits import DEFAULT_LIMITS
 from imgtar.model.platform import Platform
 from imgtar.ops.recompress import recompress
+from imgtar.ops.where import opened_listing
 from imgtar.ports import Source, blob_finder
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.store import Store
-from imgtar.text import printable
+from imgtar.text import human_size, printable, shown
 from imgtar.transport.check import Check
 from imgtar.transport.writer import (
     Form,
@@ -47,7 +53,11 @@ __all__ = ["SaveOptions", "Saved", "save"]
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """How to write. ``layers`` is ``None`` to keep every layer as it is."""
+    """How to write. ``layers`` is ``None`` to keep every layer as it is.
+
+    ``bases`` say where to find what the receiver has (any of them is enough for a blob to stay at home); ``receivers``
+    are several who get the same archive (what stays at home must be with all of them).
+    """
 
     form: Form = "hybrid"
     compression: Compression = Compression.NONE
@@ -55,16 +65,32 @@ class SaveOptions:
     layers: Compression | None = None
     layer_level: int | None = None
     platforms: tuple[Platform, ...] = ()
+    bases: tuple[str, ...] = ()
+    receivers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What was written, or in a dry run would be."""
+    """What was written, or in a dry run would be. ``fates`` say of each blob whether it travels, and why."""
 
     path: str
     form: Form
     plan: Plan
     written: Written | None
+    fates: tuple[Fate, ...] = ()
+    record: ThinRecord | None = None
+
+    def about(self, text: str) -> tuple[Fate, ...]:
+        """The blobs that ``text``, a digest or diff ID or the beginning of one, means. Raises :class:`NotFound`."""
+        found = tuple(
+            fate
+            for fate in self.fates
+            if matches_identity(text, [fate.digest, *([fate.diff_id] if fate.diff_id is not None else [])])
+        )
+        if not found:
+            hint = "--dry-run lists the digests of all of them"
+            raise NotFound(f"no blob of these images begins with {shown(text)}", hint=hint)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The body of ``imgtar.save/1``."""
@@ -80,8 +106,20 @@ class Saved:
             ],
             "blobs": self.written.blobs if self.written else len(self.plan.writes),
             "bytes": self.plan.bytes_to_write,
-            "left_out": [],
+            "thin": self.record is not None,
+            "left_out": [
+                {**fate.to_json(), "base": _base_json(self.record, fate.digest)}
+                for fate in self.fates
+                if not fate.carried
+            ],
+            "bases": [base.to_json() for base in self.record.bases] if self.record is not None else [],
+            **({"contents": [fate.to_json() for fate in self.fates]} if self.written is None else {}),
         }
+
+
+def _base_json(record: ThinRecord | None, digest: Digest) -> dict[str, Any] | None:
+    required = record.requires.get(digest) if record is not None else None
+    return required.base.to_json() if required is not None and required.base is not None else None
 
 
 def save(
@@ -131,29 +169,62 @@ def _save(
     source: Source = store.source(inventory)
     catalog = source.survey(Check())
     catalog = _chosen(catalog, names, options.platforms)
-    policy = Policy(platforms=options.platforms, parents="ignore", every_name=True)
+    policy = Policy(platforms=options.platforms, parents="ignore", every_name=True, remake="never")
     if options.layers is not None:
         plan = _whole(resolve([catalog], EmptyInventory(), policy), store)
         scratch = _scratch(store, path, stack) if not dry_run else None
         changed = recompress(plan, catalog, source, options.layers, options.layer_level, scratch, jobs, report)
         source, catalog = changed, changed.survey(Check())
-    plan = _whole(resolve([catalog], EmptyInventory(), policy), store)
+    listings, there = _receivers(store, options, stack, report)
+    if there is not None:
+        policy = replace(policy, remake="first")
+    plan = _whole(resolve([catalog], there or EmptyInventory(), policy), store)
     _remarks(plan, options, report)
     if options.form == "docker":
         plan = docker_plan(plan)
+    record, fates = None, fates_of_full(plan)
+    if there is not None:
+        reduced = lean(plan, catalog, there, listings, every_document=options.form == "docker")
+        plan, record, fates = reduced.plan, reduced.record, reduced.fates
     if dry_run:
-        return Saved(path, options.form, plan, None)
+        return Saved(path, options.form, plan, None, fates, record)
+    thin = _encoded(record) if record is not None else None
     fetch = blob_finder([catalog], [source])
     if options.form == "oci-dir":
         if not isinstance(target, str):
             raise UsageError("a directory cannot go to standard output", hint="give -o DIR, or another --format")
-        return Saved(path, options.form, plan, write_directory(plan, fetch, target, report))
-    arguments = (options.form, options.compression, options.level, jobs, report)
+        return Saved(path, options.form, plan, write_directory(plan, fetch, target, report, thin), fates, record)
+    arguments = (options.form, options.compression, options.level, jobs, report, thin)
     if isinstance(target, int):
-        return Saved(path, options.form, plan, write_tar(plan, fetch, target, *arguments))
+        return Saved(path, options.form, plan, write_tar(plan, fetch, target, *arguments), fates, record)
     with whole_file(target) as fd:
         written = write_tar(plan, fetch, fd, *arguments)
-    return Saved(os.path.abspath(target), options.form, plan, written)
+    return Saved(os.path.abspath(target), options.form, plan, written, fates, record)
+
+
+def _receivers(
+    store: Store, options: SaveOptions, stack: ExitStack, report: Report
+) -> tuple[list[Listing], Inventory | None]:
+    """What those who get the archive have, as lists and as the one inventory that counts; nothing for a full archive."""
+
+    def opened(where: str) -> Listing:
+        return stack.enter_context(opened_listing(where, store, loaded=True, report=report))
+
+    bases = [opened(where) for where in options.bases]
+    receivers = [opened(where) for where in options.receivers]
+    if not bases and not receivers:
+        return [], None
+    return [*bases, *receivers], AnyOf([*bases, *([AllOf(receivers)] if receivers else [])])
+
+
+def _encoded(record: ThinRecord) -> bytes:
+    raw = record.encode()
+    if len(raw) > DEFAULT_LIMITS.document:
+        raise UsageError(
+            f"the list of what is left out would have {human_size(len(raw))}, more than any reader takes",
+            hint="save fewer images into one archive",
+        )
+    return raw
 
 
 _REPAIR = "load an archive that carries what is missing: that repairs the store"

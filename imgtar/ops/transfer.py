@@ -9,7 +9,7 @@ from typing import Any
 from imgtar.errors import DependencyMissing, Refused
 from imgtar.events import Report, silent
 from imgtar.graph.catalog import Catalog
-from imgtar.graph.plan import Plan
+from imgtar.graph.plan import Missing, Plan
 from imgtar.graph.resolve import resolve
 from imgtar.graph.select import Policy
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
@@ -27,6 +27,12 @@ class Transfer:
     plan: Plan
     receipt: Receipt
     dry_run: bool = False
+
+    @property
+    def missing(self) -> tuple[Missing, ...]:
+        """Every gap, those of the images that a partial load left behind too."""
+        behind = (gap for one in self.plan.left_behind for gap in one.missing)
+        return tuple(dict.fromkeys((*self.plan.missing, *behind)))
 
     def to_json(self) -> dict[str, Any]:
         """The body of ``imgtar.load/1``."""
@@ -54,7 +60,8 @@ class Transfer:
             "bytes_reused": self.receipt.bytes_reused,
             "blobs_written": self.receipt.blobs_written,
             "blobs_reused": self.receipt.blobs_reused,
-            "missing": [gap.to_json() for gap in self.plan.missing],
+            "missing": [gap.to_json() for gap in self.missing],
+            "left_behind": [one.to_json() for one in self.plan.left_behind],
             "findings": [finding.to_json() for finding in self.plan.findings],
         }
 

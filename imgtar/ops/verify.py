@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,14 +18,19 @@ from imgtar.graph.catalog import Catalog
 from imgtar.graph.explain import describe_missing
 from imgtar.graph.finding import Finding
 from imgtar.graph.inventory import EmptyInventory
-from imgtar.graph.plan import Plan, Write
+from imgtar.graph.plan import Missing, Plan, PlannedImage, Write
 from imgtar.graph.resolve import resolve
 from imgtar.graph.select import Policy
+from imgtar.graph.thin import ThinRecord
+from imgtar.graph.views import requires_view
 from imgtar.graph.walk import Node, images_of, parts_of
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.ops.against import Place, would_load
+from imgtar.ops.where import opened_inventory
 from imgtar.ports import Source, blob_finder
 from imgtar.store.store import Store
+from imgtar.text import human_size, plural
 from imgtar.transport.archive import TarSource
 from imgtar.transport.check import Check
 from imgtar.transport.location import Fingerprint, medium_paths, open_archive, passed_over
@@ -45,6 +51,12 @@ class ArchiveVerdict:
     bytes_checked: int = 0
     ballast: int = 0
     findings: list[Finding] = field(default_factory=list)
+    catalog: Catalog | None = None
+
+    @property
+    def thin(self) -> bool:
+        """Whether it leaves out what a receiver is said to have."""
+        return self.catalog is not None and self.catalog.thin is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +68,13 @@ class Verification:
     finished: str
     fast: bool
     strict: bool
+    places: tuple[Place, ...] = ()
+    there: tuple[Finding, ...] = ()
 
     @property
     def findings(self) -> list[Finding]:
-        """All findings, in order."""
-        return [finding for archive in self.archives for finding in archive.findings]
+        """All findings, in order: those about the archives, then those about the places where they are to go."""
+        return [*(finding for archive in self.archives for finding in archive.findings), *self.there]
 
     @property
     def faults(self) -> list[Finding]:
@@ -94,14 +108,27 @@ class Verification:
                     "blobs_checked": archive.blobs_checked,
                     "bytes_checked": archive.bytes_checked,
                     "unreferenced_blobs": archive.ballast,
+                    "thin": archive.thin,
+                    "requires": requires_view(archive.catalog.thin)
+                    if archive.catalog is not None and archive.catalog.thin is not None
+                    else [],
                 }
                 for archive in self.archives
             ],
             "findings": [finding.to_json() for finding in self.findings],
-            "against": None,
+            "against": self._against(),
             "tool": f"imgtar {__version__}",
             "started": self.started,
             "finished": self.finished,
+        }
+
+    def _against(self) -> dict[str, Any] | None:
+        if not self.places:
+            return None
+        return {
+            "where": ", ".join(place.where for place in self.places),
+            "missing": [gap.to_json() for place in self.places for gap in place.missing],
+            "places": [place.to_json() for place in self.places],
         }
 
 
@@ -113,6 +140,8 @@ def verify(
     paths: Sequence[str],
     store: Store | None = None,
     *,
+    against: Sequence[str] = (),
+    policy: Policy | None = None,
     fast: bool = False,
     strict: bool = False,
     jobs: int | None = None,
@@ -122,15 +151,39 @@ def verify(
     """Verify the archives in ``paths``, or ``store`` when there are none.
 
     ``fast`` checks structure and small documents only. An archive that is not there is a finding like others, so that
-    the rest is still examined. Raises only for a disk that cannot be read while it is.
+    the rest is still examined. ``against`` names receivers (see ops/where.py): for each of them it is worked out, by the
+    plan that a load there would follow under ``policy``, whether all the archives together would load; ``store`` must be
+    given then. Raises only for a disk that cannot be read while it is, or a receiver that cannot be asked.
     """
     started = _now()
-    if paths:
-        verdicts = [_archive(path, fast, jobs or default_jobs(), report, limits) for path in _expanded(paths, report)]
-    else:
+    jobs = jobs or default_jobs()
+    places: list[Place] = []
+    there: list[Finding] = []
+    if not paths:
         assert store is not None
-        verdicts = [_store(store, fast, jobs or default_jobs(), report, limits)]
-    return Verification(tuple(verdicts), started, _now(), fast, strict)
+        verdicts = [_store(store, fast, jobs, report, limits)]
+        return Verification(tuple(verdicts), started, _now(), fast, strict)
+    with ExitStack() as kept:
+        verdicts = []
+        for path in _expanded(paths, report):
+            with ExitStack() as own:
+                verdicts.append(_archive(path, fast, jobs, report, limits, own, alone=not against))
+                if against:
+                    kept.enter_context(own.pop_all())  # Its documents are still needed to plan.
+        for where in against:
+            assert store is not None
+            with opened_inventory(where, store, report=report, limits=limits) as inventory:
+                place, found = would_load(
+                    where, [each.catalog for each in verdicts], inventory, policy or Policy(), limits
+                )
+            places.append(place)
+            known = {finding for verdict in verdicts for finding in verdict.findings}
+            there += [finding for finding in found if finding not in known]
+            needing = {name for gap in place.missing for name in gap.needed_by}
+            for verdict in verdicts:
+                for image in verdict.images:
+                    image["ok"] = image["ok"] and not needing & {*image["names"], image["image_id"]}
+    return Verification(tuple(verdicts), started, _now(), fast, strict, tuple(places), tuple(there))
 
 
 def _expanded(paths: Sequence[str], report: Report) -> list[str]:
@@ -144,7 +197,10 @@ def _expanded(paths: Sequence[str], report: Report) -> list[str]:
     return result
 
 
-def _archive(path: str, fast: bool, jobs: int, report: Report, limits: Limits) -> ArchiveVerdict:
+def _archive(
+    path: str, fast: bool, jobs: int, report: Report, limits: Limits, stack: ExitStack, *, alone: bool
+) -> ArchiveVerdict:
+    """Examine one archive; it is closed with ``stack``. ``alone``: what it lacks, nobody else will bring."""
     verdict = ArchiveVerdict(path)
     fingerprint = Fingerprint()
     try:
@@ -152,10 +208,11 @@ def _archive(path: str, fast: bool, jobs: int, report: Report, limits: Limits) -
     except ImgtarError as error:
         verdict.findings.append(replace(Finding.of(error), subject=error.where or path))
         return verdict
+    stack.callback(source.close)
     hashing = Beside(lambda: _hash_file(source)) if isinstance(source, TarSource) and not fast else None
     try:
         check = Check(collect=True, diff=not fast, report=report, limits=limits)
-        _examine(source, check, verdict, fast, jobs, report, limits)
+        _examine(source, check, verdict, fast, jobs, report, limits, alone=alone)
         verdict.size, verdict.sha256 = fingerprint.size, fingerprint.sha256
         if isinstance(source, TarSource):
             verdict.size = source.size
@@ -166,8 +223,6 @@ def _archive(path: str, fast: bool, jobs: int, report: Report, limits: Limits) -
         verdict.findings.append(Finding.of(error))
     except OSError as error:
         raise local_trouble(error, f"reading {path}") from None
-    finally:
-        source.close()
     return verdict
 
 
@@ -177,22 +232,34 @@ def _hash_file(source: TarSource) -> str:
 
 
 def _examine(
-    source: Source, check: Check, verdict: ArchiveVerdict, fast: bool, jobs: int, report: Report, limits: Limits
+    source: Source,
+    check: Check,
+    verdict: ArchiveVerdict,
+    fast: bool,
+    jobs: int,
+    report: Report,
+    limits: Limits,
+    *,
+    alone: bool,
 ) -> None:
     try:
         catalog = source.survey(check)
         verdict.form = catalog.form
-        plan = resolve([catalog], EmptyInventory(), Policy(parents="warn"), limits)
+        plan = resolve([catalog], EmptyInventory(), Policy(parents="warn" if alone else "ignore"), limits)
+        verdict.catalog = catalog
     except ImgtarError as error:
         if error.exit_code == 6:
             raise
         verdict.findings.append(Finding.of(error))
         return
     verdict.findings += plan.findings
+    lacking = [gap for gap in plan.missing if alone and gap.gap_class != "promised-by-base"]
     verdict.findings += [
         Finding("E_MISSING", "error", _subject(gap), describe_missing(gap, place="archive"), 4, gap.hint)
-        for gap in plan.missing
+        for gap in lacking
     ]
+    if catalog.thin is not None and alone:
+        verdict.findings.append(_leans(verdict.path, catalog.thin))
     if fast:
         _count_documents(verdict, plan)
     else:
@@ -200,7 +267,16 @@ def _examine(
         verdict.ballast = _ballast(source, catalog, plan, check, jobs)
         verdict.blobs_checked, verdict.bytes_checked = check.blobs_checked, check.bytes_checked
     verdict.findings += sorted(check.findings, key=lambda finding: finding.subject)
-    verdict.images = _image_verdicts(plan, check)
+    verdict.images = _image_verdicts(plan, check, lacking, known_there=not alone)
+
+
+def _leans(path: str, thin: ThinRecord) -> Finding:
+    size = sum(one.descriptor.size for one in thin.requires.values())
+    bases = ", ".join(base.title for base in thin.bases) or "its receiver"
+    message = f"thin: {plural(len(thin.requires), 'blob')} ({human_size(size)}) are left out, which {bases} must bring"
+    return Finding(
+        "E_MISSING", "info", path, message, 4, "imgtar verify --against INVENTORY says whether a receiver has them"
+    )
 
 
 _REPAIR = "load an archive that carries it: that repairs the store"
@@ -228,25 +304,33 @@ def _ballast(source: Source, catalog: Catalog, plan: Plan, check: Check, jobs: i
     return len(rest)
 
 
-def _image_verdicts(plan: Plan, check: Check) -> list[dict[str, Any]]:
-    missing = {gap.digest for gap in plan.missing if gap.digest is not None}
+def _image_verdicts(
+    plan: Plan, check: Check, lacking: Sequence[Missing], *, known_there: bool = False
+) -> list[dict[str, Any]]:
+    """One row for each image. ``known_there``: what the archive lacks is judged by where it goes, later."""
+    missing = {gap.digest for gap in lacking if gap.digest is not None}
     result: list[dict[str, Any]] = []
     coming = {image.digest: image for image in plan.images}
+
+    def row(image: PlannedImage, digests: set[Digest]) -> dict[str, Any]:
+        return {
+            "names": list(image.names),
+            "image_id": str(image.image_id),
+            "ok": not digests & (check.bad | missing),
+        }
+
     for root in plan.roots:
+        if root.node.absent and root.node.descriptor.digest in coming:
+            image = coming[root.node.descriptor.digest]
+            result.append(row(image, {part.descriptor.digest for part in root.parts}))
         for node in images_of(root.node):
             if node.descriptor.digest in coming:
-                result.append(
-                    {
-                        "names": list(coming[node.descriptor.digest].names),
-                        "image_id": str(coming[node.descriptor.digest].image_id),
-                        "ok": not _digests(node) & (check.bad | missing),
-                    }
-                )
+                result.append(row(coming[node.descriptor.digest], _digests(node)))
     # Images without a node (layers that nobody has) are known by their gaps alone.
     shown = {name for row in result for name in row["names"]}
     for gap in plan.missing:
         if gap.digest is None and not shown & set(gap.needed_by):
-            result.append({"names": [gap.needed_by[0]], "image_id": None, "ok": False})
+            result.append({"names": [gap.needed_by[0]], "image_id": None, "ok": known_there})
             shown |= set(gap.needed_by)
     return result
 
@@ -262,7 +346,7 @@ def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) 
         check = Check(collect=True, diff=not fast, report=report, limits=limits)
         catalog = source.survey(check)
         try:
-            plan = resolve([catalog], EmptyInventory(), Policy(parents="ignore"), limits)
+            plan = resolve([catalog], EmptyInventory(), Policy(parents="ignore", remake="never"), limits)
         except ImgtarError as error:
             if error.exit_code == 6:
                 raise
@@ -284,7 +368,7 @@ def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) 
         for digest in check.bad:
             inventory.cache.forget(digest)  # So that the next load that carries it writes it again.
         verdict.findings += [_in_store(finding) for finding in sorted(check.findings, key=lambda f: f.subject)]
-        verdict.images = _image_verdicts(plan, check)
+        verdict.images = _image_verdicts(plan, check, plan.missing)
     return verdict
 
 

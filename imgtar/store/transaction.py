@@ -9,9 +9,10 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
-from imgtar.blob.files import sync_directory, write_all
+from imgtar.blob.decompress import plain
+from imgtar.blob.files import opened, sync_directory, write_all
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each
@@ -168,7 +169,7 @@ class StoreTransaction:
     def receive(self, plan: Plan, fetch: Callable[[Write], Blob], report: Report, jobs: int) -> None:
         """See :class:`imgtar.ports.Transaction`. Checks the space first; the largest blobs start first."""
         to_read = [write for write in plan.writes if write.kept is None]
-        blobs = {write.digest: fetch(write) for write in to_read}
+        blobs = {write.digest: self._origin(write, fetch) for write in to_read}
         self._check_space(sum(write.size for write in to_read if blobs[write.digest].staged is None))
         report(Event("start", "loading", total=sum(w.size for w in to_read if blobs[w.digest].staged is None)))
         for write in plan.writes:
@@ -187,6 +188,23 @@ class StoreTransaction:
         each(lambda write, check: self._read(write, blobs[write.digest], advance, check), unread, jobs)
         report(Event("end"))
 
+    def _origin(self, write: Write, fetch: Callable[[Write], Blob]) -> Blob:
+        """Where the bytes come from. What a layer is made from may be held here, or have been staged as it passed."""
+        if write.made_from is None:
+            return fetch(write)
+        if write.catalog is None:
+            path, size = self._layout.blob_path(write.made_from.digest), write.made_from.size
+            return Blob(size, path, lambda: opened(path, size, path))
+        blob = fetch(write)
+        if blob.staged is None:
+            return blob
+        token = blob.staged.token
+        if isinstance(token, bytes):
+            return Blob(blob.size, blob.where, lambda: nullcontext(_Bytes(token)))
+        assert isinstance(token, str | Digest)
+        staged = token if isinstance(token, str) else self._layout.blob_path(token)
+        return Blob(blob.size, blob.where, lambda: opened(staged, blob.size, blob.where))
+
     def _read(self, write: Write, blob: Blob, advance: Callable[[int], object], checkpoint: Checkpoint) -> None:
         assert blob.open is not None
         fd, path = self._new_file()
@@ -196,7 +214,9 @@ class StoreTransaction:
             write_all(fd, piece)
 
         try:
-            with blob.open() as content:
+            with blob.open() as whole:
+                made = write.made_from is not None
+                content = plain(whole, where=blob.where, limits=self._limits) if made else whole
                 measured = measure(
                     Window(content, write.size + 1),
                     write=take,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from imgtar.blob.compression import Compression
+from imgtar.blob.decompress import plain
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each
@@ -112,15 +114,23 @@ class Check:
         self._count(write.size)
 
     def _measured(self, write: Write, blob: Blob, checkpoint: Checkpoint) -> Measure:
+        made = write.made_from is not None
         if blob.staged is not None:
-            return blob.staged.measure
+            passed = blob.staged.measure
+            # Nothing was kept to make the layer from, but what it would be has been measured.
+            return (
+                Measure(write.digest, write.size, Compression.NONE, passed.diff_id)
+                if made and passed.diff_id == write.digest
+                else passed
+            )
 
         def advance(count: int) -> None:
             checkpoint()
             self._report(Event("advance", count=count))
 
         assert blob.open is not None
-        with blob.open() as content:
+        with blob.open() as whole:
+            content = plain(whole, where=blob.where, limits=self._limits) if made else whole
             return measure(
                 Window(content, write.size + 1),
                 where=blob.where,

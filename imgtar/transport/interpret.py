@@ -9,6 +9,7 @@ from imgtar.errors import Refused
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
+from imgtar.graph.thin import FILE_NAME, ThinRecord, parse_thin
 from imgtar.graph.walk import Node, Walker, images_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
@@ -85,6 +86,9 @@ def interpret(
         raise Refused("E_TRUNC" if cut else "E_TYPE", message, where=members.label, hint=hint)
     if directory and has_index:
         form = "oci-dir"
+    thin = _thin_record(members, limits)
+    if thin is not None:
+        roots = [_with_promises(root, thin) for root in roots]
     offers = {digest: members.files[name] for digest, name in names.items()}
     catalog = Catalog(
         members.label,
@@ -95,8 +99,29 @@ def interpret(
         offers,
         tuple(remarks),
         names,
+        thin,
     )
     return Interpretation(catalog, names)
+
+
+def _thin_record(members: Members, limits: Limits) -> ThinRecord | None:
+    """What the archive says about what it leaves out; ``None`` when it says nothing."""
+    if FILE_NAME in members.links:
+        raise Refused("E_LINK", f"{FILE_NAME} is a link", where=f"{members.label}: {FILE_NAME}")
+    if FILE_NAME not in members.files:
+        return None
+    return parse_thin(members.read(FILE_NAME, limits.document), f"{members.label}: {FILE_NAME}", limits)
+
+
+def _with_promises(root: Root, thin: ThinRecord) -> Root:
+    """Enter into an image of a docker archive which layers were left out of it."""
+    if root.draft is None or root.draft.complete:
+        return root
+    slots = (
+        slot if slot.layer is not None else replace(slot, promised=thin.layer_for(slot.diff_id))
+        for slot in root.draft.slots
+    )
+    return replace(root, draft=replace(root.draft, slots=tuple(slots)))
 
 
 _AGAIN = "the archive was cut short when it was made, or something was left out: make it again"

@@ -20,6 +20,7 @@ from imgtar.blob.workers import WriteBehind
 from imgtar.errors import LocalTrouble, NotFound, StoreTrouble, UsageError, local_trouble
 from imgtar.events import Event, Report
 from imgtar.graph.plan import Plan, PlannedRoot, Write
+from imgtar.graph.thin import FILE_NAME
 from imgtar.graph.walk import Node, images_of, platform_of
 from imgtar.model import mediatype
 from imgtar.model.digest import Digest, Hasher
@@ -101,17 +102,29 @@ def docker_plan(plan: Plan) -> Plan:
         assert node.manifest is not None
         kept |= {node.manifest.config.digest, *(layer.digest for layer in node.manifest.layers)}
     chosen = {node.descriptor.digest for _, node in shown}
+    own = ("config", "layer")
     return replace(
         plan,
-        roots=tuple(root for root, _ in shown),
+        roots=tuple(
+            replace(root, parts=tuple(part for part in root.parts if part.owner is node and part.kind in own))
+            for root, node in shown
+        ),
         images=tuple(image for image in plan.images if image.digest in chosen),
         writes=tuple(write for write in plan.writes if write.digest in kept),
     )
 
 
+def _listed(plan: Plan) -> list[tuple[PlannedRoot, Node]]:
+    """The images that ``manifest.json`` lists: Docker refuses an archive that names a config it does not hold."""
+    carried = {write.digest for write in plan.writes}
+    return [
+        (root, node) for root, node in docker_images(plan) if node.manifest and node.manifest.config.digest in carried
+    ]
+
+
 def _docker_manifest(plan: Plan, path: Callable[[Digest, str], str]) -> bytes:
     merged: dict[Digest, tuple[list[str], Node, PlannedRoot]] = {}
-    for root, node in docker_images(plan):
+    for root, node in _listed(plan):
         assert node.manifest is not None
         names = [reference.full for reference in root.references]
         known = merged.setdefault(node.manifest.config.digest, ([], node, root))
@@ -161,14 +174,18 @@ class _File:
     write: Write | None = None
 
 
-def _contents(plan: Plan, form: Form) -> tuple[list[str], list[_File]]:
-    """Folders and files in the order of writing: small documents first, then every blob once, by digest."""
+def _contents(plan: Plan, form: Form, thin: bytes | None) -> tuple[list[str], list[_File]]:
+    """Folders and files in the order of writing: small documents first, then every blob once, by digest.
+
+    ``thin`` is the record of a thin archive: it stands before the blobs, so that a cut archive still tells what it leans on.
+    """
+    record = [_File(FILE_NAME, len(thin), thin)] if thin is not None else []
     documents = sorted((w for w in plan.writes if w.kind != "layer"), key=lambda w: str(w.digest))
     layers = sorted((w for w in plan.writes if w.kind == "layer"), key=lambda w: str(w.digest))
     files: list[_File] = []
     if form == "docker":
         manifest = _docker_manifest(plan, _docker_path)
-        files.append(_File("manifest.json", len(manifest), manifest))
+        files += [_File("manifest.json", len(manifest), manifest), *record]
         wanted: dict[Digest, str] = {}
         for _, node in docker_images(plan):
             assert node.manifest is not None
@@ -179,9 +196,10 @@ def _contents(plan: Plan, form: Form) -> tuple[list[str], list[_File]]:
         return [], files
     index = _index(plan.roots, form)
     files += [_File("oci-layout", len(_LAYOUT), _LAYOUT), _File("index.json", len(index), index)]
-    if form == "hybrid" and docker_images(plan):
+    if form == "hybrid" and _listed(plan):
         manifest = _docker_manifest(plan, _layout_path)
         files.append(_File("manifest.json", len(manifest), manifest))
+    files += record
     algorithms = sorted({"sha256", *(w.digest.algorithm for w in plan.writes)})
     files += [_File(_layout_path(w.digest, ""), w.size, write=w) for w in (*documents, *layers)]
     return ["blobs", *(f"blobs/{algorithm}" for algorithm in algorithms)], files
@@ -257,9 +275,13 @@ def write_tar(
     level: int | None,
     jobs: int,
     report: Report,
+    thin: bytes | None = None,
 ) -> Written:
-    """Write the plan's images as one tar to the descriptor ``fd``. Does not sync or close it."""
-    folders, files = _contents(plan, form)
+    """Write the plan's images as one tar to the descriptor ``fd``. Does not sync or close it.
+
+    ``thin`` is the record of what a thin archive leaves out.
+    """
+    folders, files = _contents(plan, form, thin)
     report(Event("start", "saving", total=sum(file.size for file in files)))
     output = _Output(fd)
     try:
@@ -361,11 +383,11 @@ def _same_file(path: str, fd: int) -> bool:
         return False
 
 
-def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report) -> Written:
+def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report, thin: bytes | None = None) -> Written:
     """Write an OCI layout directory that appears whole or not at all. Raises :class:`UsageError` when it exists."""
     target = os.path.abspath(path)
     check_target(path, "oci-dir")
-    folders, files = _contents(plan, "oci-dir")
+    folders, files = _contents(plan, "oci-dir", thin)
     report(Event("start", "saving", total=sum(file.size for file in files)))
     temporary = f"{target}.{secrets.token_hex(4)}.part"
     size = blobs = 0

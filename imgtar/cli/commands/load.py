@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -38,10 +38,11 @@ def command(
         ),
     ] = None,
     no_clobber: Annotated[bool, typer.Option("--no-clobber", help="Refuse to move an existing tag.")] = False,
-    parents: Annotated[
-        str,
-        typer.Option("--parents", metavar="require|warn|ignore", help="What a declared but absent parent image means."),
-    ] = "require",
+    parents: options.Parents = "require",
+    require_base: options.RequireBase = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Load every image that is complete, and say which were left.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Turn warnings into refusals.")] = False,
     platforms: options.Platforms = None,
     jobs: options.Jobs = None,
@@ -55,27 +56,33 @@ def command(
 
     Every byte is verified, and everything an image stands on must be there before anything is committed.
     """
+    from imgtar.graph.explain import describe_missing
     from imgtar.graph.select import Policy
     from imgtar.model.platform import parse_platforms
     from imgtar.ops.load import load
 
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
-    if parents not in ("require", "warn", "ignore"):
-        raise UsageError(f"--parents {shown(parents)} is not known", hint="one of require, warn, ignore")
     archives = archives or ["-"]
     refuse_terminal(archives)
     policy = Policy(
         tuple(images or ()),
         parse_platforms(platforms or ()),
         tuple(_rename(text) for text in tags or ()),
-        cast(Literal["require", "warn", "ignore"], parents),
+        options.parents_policy(parents),
         no_clobber,
+        require_base=require_base,
+        partial=partial,
     )
     with out.reporting() as report:
         done = load(archives, out.store(report), policy, dry_run=dry_run, strict=strict, jobs=jobs, report=report)
     for finding in done.plan.findings:
         if finding.severity == "warning":
             out.note(f"warning[{finding.code}]: {finding.subject}: {finding.message}")
+    for left in done.plan.left_behind:
+        lines = "".join(f"\n  {describe_missing(gap)}" for gap in left.missing)
+        out.note(f"left behind: {printable(left.title)}{lines}")
+        for hint in dict.fromkeys(gap.hint for gap in left.missing if gap.hint):
+            out.note(f"hint: {hint}")
     out.result("imgtar.load/1", done.to_json(), lambda: _show(out, done))
     if dry_run and done.plan.missing:
         from imgtar.cli.console import Failure, show_failure

@@ -10,7 +10,8 @@ import typer
 
 from imgtar.cli import options
 from imgtar.cli.console import Console, console, refuse_terminal
-from imgtar.text import plural
+from imgtar.errors import UsageError
+from imgtar.text import human_size, plural, printable
 
 NAME = "verify"
 
@@ -21,6 +22,16 @@ def command(
         list[str] | None,
         typer.Argument(metavar="[ARCHIVE]...", help="Files, - or layout directories; none: the store."),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="WHERE",
+            help="Would these archives load there, all together? A store's folder, an inventory file, an archive, or the word store. May be repeated.",
+        ),
+    ] = None,
+    parents: options.Parents = "require",
+    require_base: options.RequireBase = False,
     fast: Annotated[bool, typer.Option("--fast", help="Check structure and small documents only.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Turn warnings into refusals.")] = False,
     report_file: Annotated[
@@ -39,17 +50,30 @@ def command(
     everything that is referred to is there. All findings are listed, not only the first.
     """
     from imgtar.blob.files import write_all
+    from imgtar.graph.select import Policy
     from imgtar.ops.verify import verify
     from imgtar.transport.writer import whole_file
 
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
     refuse_terminal(archives or [])
+    if against and not archives:
+        raise UsageError("--against asks whether archives would load there", hint="name the archives as well")
+    policy = Policy(parents=options.parents_policy(parents), require_base=require_base)
     with ExitStack() as stack:
         # Opened first: a report that cannot be written is better known before hours of reading than after.
         fd = stack.enter_context(whole_file(report_file)) if report_file is not None else None
         with out.reporting() as report:
-            where = None if archives else out.store(report)
-            done = verify(archives or [], where, fast=fast, strict=strict, jobs=jobs, report=report)
+            where = out.store(report) if against or not archives else None
+            done = verify(
+                archives or [],
+                where,
+                against=tuple(against or ()),
+                policy=policy,
+                fast=fast,
+                strict=strict,
+                jobs=jobs,
+                report=report,
+            )
         if fd is not None:
             document = json.dumps({"schema": "imgtar.verify/1", **done.to_json()}, indent=2) + "\n"
             write_all(fd, document.encode())
@@ -66,7 +90,7 @@ def _show(out: Console, done: Any) -> None:
         out.line(f"{archive.path}: {verdict}")
         if archive.form:
             size = f", {archive.size} bytes" if archive.size is not None else ""
-            out.line(f"  {archive.form}{size}")
+            out.line(f"  {archive.form}{size}{', thin' if archive.thin else ''}")
         if archive.sha256:
             out.line(f"  sha256:{archive.sha256}")
         for image in archive.images:
@@ -77,12 +101,23 @@ def _show(out: Console, done: Any) -> None:
         depth = "documents" if done.fast else "digests, sizes and diff IDs"
         ballast = f"; {archive.ballast} of them unreferenced" if archive.ballast else ""
         out.line(f"  checked {archive.blobs_checked} blobs, {archive.bytes_checked} bytes: {depth}{ballast}")
+    for place in done.places:
+        _show_place(out, place)
+
+
+def _show_place(out: Console, place: Any) -> None:
+    where = printable(place.where)
+    if place.bytes_to_write is None:
+        out.line(f"{where}: would be REFUSED there")
+    elif place.missing:
+        out.line(f"{where}: would NOT load there: {plural(len(place.missing), 'thing')} missing")
+    else:
+        written, reused = human_size(place.bytes_to_write), human_size(place.bytes_reused)
+        out.line(f"{where}: would load there: {written} to write, {reused} there already")
 
 
 def _show_findings(done: Any) -> None:
     import sys
-
-    from imgtar.text import printable
 
     for finding in done.findings:
         text = printable(f"{finding.subject}: {finding.message}", limit=None)

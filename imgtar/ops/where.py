@@ -1,0 +1,147 @@
+"""From what the user wrote after ``--base``, ``--for``, ``--against`` and ``--of`` to something that can be asked what it holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from imgtar.errors import NotFound, UsageError
+from imgtar.events import Report, silent
+from imgtar.graph.candidates import grow_candidates
+from imgtar.graph.catalog import Catalog
+from imgtar.graph.inventory import EmptyInventory, Inventory
+from imgtar.graph.listing import Listing, take_stock
+from imgtar.graph.select import select, with_platforms
+from imgtar.graph.walk import Part
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.store.inventory import StoreInventory
+from imgtar.store.store import Store
+from imgtar.text import shown
+from imgtar.transport.check import Check
+from imgtar.transport.inventory_file import is_inventory, read_inventory
+from imgtar.transport.location import is_layout, open_archive
+
+__all__ = ["STORE", "opened_inventory", "opened_listing", "stock_of_archive", "stock_of_store"]
+
+STORE = "store"
+"""The word for the store of this run, where no file has that name."""
+
+_ARCHIVE_KINDS = ("docker-archive:", "oci-archive:", "oci:")
+_NOT_YET = ("docker-daemon:", "containerd:", "podman:", "docker://")
+
+
+def _kind(where: str) -> str:
+    """What ``where`` is: ``store`` (this run's), ``folder`` (another store), ``inventory``, ``archive`` or ``image``."""
+    for kind in _NOT_YET:
+        if where.startswith(kind):
+            raise UsageError(
+                f"{shown(where)} is an engine or a registry, which imgtar cannot ask yet",
+                hint="make an inventory of what it holds: docker save it there and imgtar inventory --of ARCHIVE",
+            )
+    if os.path.isdir(where):
+        if os.path.isfile(os.path.join(where, "imgtar", "version")):
+            return "folder"
+        if not is_layout(where):
+            raise UsageError(
+                f"{shown(where)} is a folder, but neither a store nor an image layout", hint="name one archive in it"
+            )
+        return "archive"
+    if os.path.lexists(where):
+        return "inventory" if is_inventory(where) else "archive"
+    if where == STORE:
+        return "store"
+    if where == "-" or where.startswith(("/", "./", "../")):
+        return "archive"
+    return "image"
+
+
+def _bare(where: str) -> str:
+    """Without the kind that people of skopeo put before a path; ``oci:1`` may also be an image called oci."""
+    for kind in _ARCHIVE_KINDS:
+        if where.startswith(kind) and os.path.lexists(where.removeprefix(kind)):
+            return where.removeprefix(kind)
+    return where
+
+
+@contextmanager
+def opened_inventory(
+    where: str, store: Store, *, report: Report = silent, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[Inventory]:
+    """What ``where`` holds, to be asked: the store (or another one's folder) itself, or a list of anything else.
+
+    A store that does not exist yet holds nothing. Raises what opening and reading raise.
+    """
+    kind = _kind(_bare(where))
+    if kind in ("store", "folder"):
+        other = store if kind == "store" else Store(where, report=report, lock_timeout=store.lock_timeout)
+        if not other.layout.exists:
+            yield EmptyInventory()
+            return
+        with other.reading() as inventory:
+            yield inventory
+        return
+    with opened_listing(where, store, report=report, limits=limits) as listing:
+        yield listing
+
+
+@contextmanager
+def opened_listing(
+    where: str, store: Store, *, loaded: bool = False, report: Report = silent, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[Listing]:
+    """What ``where`` holds, as a list; its documents can be read inside the block.
+
+    ``loaded``: who is meant has loaded that archive, and so has what a thin one leaves out.
+    """
+    bare = _bare(where)
+    kind = _kind(bare)
+    if kind == "inventory":
+        yield read_inventory(bare, limits)
+    elif kind == "archive":
+        source = open_archive(bare, limits=limits)
+        try:
+            yield stock_of_archive(source.survey(Check(report=report, limits=limits)), loaded=loaded, limits=limits)
+        finally:
+            source.close()
+    else:
+        other = Store(bare, report=report, lock_timeout=store.lock_timeout) if kind == "folder" else store
+        if kind == "image" and not store.layout.exists:
+            raise NotFound(f"{shown(where)} is no file, and there is no store with an image of that name")
+        with other.reading() as inventory:
+            yield stock_of_store(other, inventory, [bare] if kind == "image" else ())
+
+
+def stock_of_archive(catalog: Catalog, *, loaded: bool = False, limits: Limits = DEFAULT_LIMITS) -> Listing:
+    """List what an archive carries, as far as its images need it. Layers are believed to be what they are called."""
+
+    def have(part: Part) -> bool:
+        descriptor = part.descriptor
+        if catalog.offers.get(descriptor.digest) == descriptor.size or descriptor.data is not None:
+            return True
+        if part.kind not in ("layer", "blob") and catalog.library.raw(descriptor, cap=limits.config) is not None:
+            return True
+        return loaded and catalog.thin is not None and descriptor.digest in catalog.thin.requires
+
+    return take_stock([catalog], "archive", have, label=catalog.label, library=catalog.library, limits=limits)
+
+
+def stock_of_store(store: Store, inventory: StoreInventory, names: Sequence[str] = ()) -> Listing:
+    """List what a store holds: what was verified since it last changed. With ``names``, only those images."""
+    catalog = store.source(inventory).survey(Check())
+    if names:
+        candidates, _ = grow_candidates([catalog], EmptyInventory())
+        catalog = replace(catalog, roots=tuple(one.root for one in select(with_platforms(candidates), names)))
+
+    def have(part: Part) -> bool:
+        holding = inventory.holding(part.descriptor.digest)
+        return holding is not None and holding.sound and holding.size == part.descriptor.size
+
+    return take_stock(
+        [catalog],
+        "store",
+        have,
+        diff_id_of=inventory.diff_id_of,
+        label=", ".join(names) or store.label,
+        library=inventory.library,
+    )
