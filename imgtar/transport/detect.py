@@ -61,6 +61,11 @@ def describe_head(head: bytes) -> tuple[str, str]:
             "this is an HTML page, not an image archive",
             "the download saved an error or login page: download it again",
         )
+    if head.startswith(b'{"schema":"imgtar.inventory/'):
+        return (
+            "this is an inventory of a receiver, not an image archive",
+            "give it to imgtar save --base, or to imgtar verify --against",
+        )
     if head.lstrip()[:1] in (b"{", b"["):
         return "this is a JSON document, not an image archive", "give the archive or the layout directory that holds it"
     if head[0x1FE:0x200] == b"\x55\xaa":

@@ -14,6 +14,7 @@ from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import plural, printable, shown
 from imgtar.transport.archive import STANDARD_INPUT, DirectorySource, FdReader, StreamSource, TarSource, check_head
 from imgtar.transport.detect import HEAD, is_tar_head
+from imgtar.transport.inventory_file import is_inventory
 
 __all__ = ["ArchiveSource", "Fingerprint", "close_all", "is_layout", "medium_paths", "open_archive", "passed_over"]
 
@@ -145,6 +146,8 @@ def _may_be_archive(path: str) -> bool:
         return False
     with open(path, "rb") as file:
         head = file.read(HEAD)
+    if is_inventory(path):
+        return False
     damaged = not any(head) or head[257:262] == b"ustar" or path.endswith(_ARCHIVE_ENDINGS)
     return damaged or is_tar_head(head) or sniff(head) is not Compression.NONE
 
