@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imgtar import __version__
-from imgtar.cli.commands import history, images, inspect, load, prune, rmi, save, tag, verify
+from imgtar.cli.commands import deps, history, images, inspect, load, prune, rmi, save, tag, verify
 from imgtar.cli.options import Store
 
 __all__ = ["app"]
@@ -42,5 +42,5 @@ def root(
     context.obj = {"store": store}
 
 
-for module in (load, save, verify, inspect, images, history, tag, rmi, prune):
+for module in (load, save, verify, inspect, deps, images, history, tag, rmi, prune):
     app.command(module.NAME)(module.command)

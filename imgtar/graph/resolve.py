@@ -17,10 +17,11 @@ from imgtar.graph.walk import Node, Part, images_of, is_attestation, nodes_of, p
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
+from imgtar.model.documents import ImageConfig
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable
 
-__all__ = ["IN_CONFIG", "resolve"]
+__all__ = ["IN_CONFIG", "parent_in_config", "resolve"]
 
 IN_CONFIG = "parent in the config"
 """Where a parent was learned from that only informs."""
@@ -89,7 +90,7 @@ class _Resolution:
                 platform_of(image),
                 "present" if present else "new",
             )
-            self.images.append((planned, image, root.parent or _parent_in_config(image)))
+            self.images.append((planned, image, root.parent or parent_in_config(image.config)))
             self.findings += _oddities(image, printable(root.title))
         self._name(candidate)
 
@@ -396,8 +397,9 @@ def _oddities(node: Node, title: str) -> list[Finding]:
     return found
 
 
-def _parent_in_config(node: Node) -> DeclaredParent | None:
-    text = node.config.parent if node.config is not None else ""
+def parent_in_config(config: ImageConfig | None) -> DeclaredParent | None:
+    """The parent that the config itself names, if it can be the ID of an image."""
+    text = config.parent if config is not None else ""
     if not text:
         return None
     try:
