@@ -178,7 +178,7 @@ def _layers(place: int, facts: Facts, shares: Shares, here: Present) -> tuple[La
             facts.diff_ids[position] if facts.diff_ids is not None else None,
             layer.size if layer is not None else None,
             layer is not None and here(layer.digest),
-            tuple(shares.others(place, position)),
+            shares.others(place, position),
         )
         for position, layer in enumerate(facts.layers)
     )

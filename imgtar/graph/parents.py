@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from imgtar.errors import Refused
 from imgtar.graph.catalog import DeclaredParent
 from imgtar.graph.facts import Facts
-from imgtar.model.chain import chain_ids
 from imgtar.model.digest import Digest
 from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference
@@ -164,30 +163,37 @@ class _Known:
         return None
 
 
-@dataclass(slots=True)
 class _Stacks:
-    """The images by the chain ID of all their layers: who starts with which whole image is found without comparing."""
+    """The images by the stack of all their layers: who starts with which whole image is found without comparing.
 
-    images: Sequence[Facts]
-    chains: list[tuple[Digest, ...]] = field(default_factory=list)
-    platforms: list[_PlatformKey] = field(default_factory=list)
-    tops: dict[Digest, dict[_PlatformKey, int]] = field(default_factory=dict)
+    A number stands for each stack that some image begins with, as a chain ID does, but without hashing.
+    """
 
-    def __post_init__(self) -> None:
-        for place, image in enumerate(self.images):
-            chain = chain_ids(image.diff_ids or ())
-            self.chains.append(chain)
-            self.platforms.append(_platform_key(image.platform))
-            if chain:
+    def __init__(self, images: Sequence[Facts]) -> None:
+        self._stacks: list[list[int]] = []
+        self._platforms = [_platform_key(image.platform) for image in images]
+        self._whole: dict[int, dict[_PlatformKey, int]] = {}
+        layers: dict[Digest, int] = {}
+        grown: dict[tuple[int, int], int] = {}
+        for place, image in enumerate(images):
+            stacks: list[int] = []
+            for diff_id in image.diff_ids or ():
+                layer = layers.setdefault(diff_id, len(layers))
+                below = stacks[-1] if stacks else -1
+                stacks.append(grown.setdefault((below, layer), len(grown)))
+            self._stacks.append(stacks)
+            if stacks:
                 # The images come in order of rank, so the first one is the one to prefer.
-                self.tops.setdefault(chain[-1], {}).setdefault(self.platforms[place], place)
+                self._whole.setdefault(stacks[-1], {}).setdefault(self._platforms[place], place)
 
     def base_of(self, place: int) -> int | None:
         """The image with the most layers of which all, but not all there are, begin this one."""
-        platform = self.platforms[place]
-        for chain_id in reversed(self.chains[place][:-1]):
-            tops = self.tops.get(chain_id, {})
-            fitting = [at for key, at in tops.items() if platform is None or key is None or key == platform]
+        platform = self._platforms[place]
+        for stack in reversed(self._stacks[place][:-1]):
+            whole = self._whole.get(stack)
+            if whole is None:
+                continue
+            fitting = [at for key, at in whole.items() if platform is None or key is None or key == platform]
             if fitting:
                 return min(fitting)
         return None
