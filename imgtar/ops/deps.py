@@ -21,10 +21,13 @@ from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.store.layout import STORE_LIMITS
 from imgtar.store.store import Store
+from imgtar.text import printable
 from imgtar.transport.check import Check
 from imgtar.transport.location import open_archive
 
 __all__ = ["Dependencies", "deps_archive", "deps_store"]
+
+_REPAIR = "load an archive that carries it: that repairs the store"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,15 @@ def deps_store(store: Store, name: str | None = None) -> Dependencies:
         catalog = store.source(inventory).survey(Check())
         candidates, _ = grow_candidates([catalog], EmptyInventory(), STORE_LIMITS)
         tree = dependency_tree(candidates, (), lambda digest: digest in catalog.offers)
-        roots: Iterable[Root] = catalog.roots
         if name is not None:
             chosen = select(with_platforms(candidates), [name])
             tree = tree.around(_keys(chosen))
             _readable(chosen, tree, store)
             shown = {image.facts.key for image in tree.images}
             also = {one.node.descriptor.digest for one in chosen}
-            roots = [one.root for one in candidates if one.node.descriptor.digest in also or shown & set(_keys([one]))]
-        return _dependencies(catalog, tree, roots, STORE_LIMITS)
+            candidates = [one for one in candidates if one.node.descriptor.digest in also or shown & set(_keys([one]))]
+        done = _dependencies(catalog, tree, (one.root for one in candidates), STORE_LIMITS)
+        return _damaged(candidates, tree, done)
 
 
 def _keys(candidates: Iterable[Candidate]) -> list[Digest]:
@@ -88,9 +91,36 @@ def _keys(candidates: Iterable[Candidate]) -> list[Digest]:
 
 
 def _readable(chosen: Sequence[Candidate], tree: DependencyTree, store: Store) -> None:
+    """Raise :class:`StoreTrouble` when nothing of what was asked for can be read."""
     for one in chosen:
-        if one.node.fault is not None and not tree.images:
-            raise StoreTrouble(str(one.node.fault), where=store.label, hint="load an archive that carries it")
+        if one.node.absent and not tree.images:
+            message = str(one.node.fault) if one.node.fault is not None else _unreadable("manifest", one.root.title)
+            raise StoreTrouble(message, where=store.label, hint=_REPAIR)
+
+
+def _damaged(candidates: Iterable[Candidate], tree: DependencyTree, done: Dependencies) -> Dependencies:
+    """Add what a store has but cannot read: a rotten document is neither missing nor any use."""
+    told = {gap.digest for gap in done.missing}
+    rotten = [
+        (one.node.descriptor.digest, _unreadable("manifest", printable(one.root.title)))
+        for one in candidates
+        if one.node.absent and one.node.fault is None
+    ]
+    rotten += [
+        (image.facts.image_id, _unreadable("config", printable(image.title)))
+        for image in tree.images
+        if image.facts.diff_ids is None
+    ]
+    findings = [
+        Finding("E_STORE", "error", str(digest), message, 7, _REPAIR)
+        for digest, message in rotten
+        if digest not in told
+    ]
+    return replace(done, findings=(*done.findings, *findings))
+
+
+def _unreadable(kind: str, title: str) -> str:
+    return f"the {kind} of {title} is missing or damaged"
 
 
 def _dependencies(catalog: Catalog, tree: DependencyTree, roots: Iterable[Root], limits: Limits) -> Dependencies:

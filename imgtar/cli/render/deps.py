@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from imgtar.cli.console import Console
-from imgtar.graph.deps import DependencyTree, ImageDeps
-from imgtar.graph.parents import Parent
-from imgtar.graph.shares import SharedLayers
-from imgtar.model.digest import Digest
-from imgtar.ops.deps import Dependencies
 from imgtar.text import human_size, plural, printable
+
+if TYPE_CHECKING:
+    from imgtar.graph.deps import DependencyTree, ImageDeps
+    from imgtar.graph.parents import Parent
+    from imgtar.graph.shares import SharedLayers
+    from imgtar.model.digest import Digest
+    from imgtar.ops.deps import Dependencies
 
 __all__ = ["show_deps"]
 
