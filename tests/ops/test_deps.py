@@ -120,7 +120,7 @@ def test_the_trees_of_a_real_archive(imgtar: Imgtar) -> None:
         "└─ app:2  sha256:b233ad95794c  33.9 kB, 13.8 kB in 3 layers on top",
         "",
         "shared layers:",
-        "  1 layer, 16.9 kB: app:1, app:2, base:1",
+        "  1 layer, 16.9 kB: base:1, app:1, app:2",
         "  2 layers, 10.8 kB: app:1, app:2",
     ]
 
@@ -230,7 +230,7 @@ def test_an_image_of_the_store_comes_with_ancestors_and_descendants(filled: Imgt
     assert value["images"][0]["layers"][0]["shared_with"] == ["app:1", "top:1", "web:1"]
     lines = filled("deps", "app:1").ok().text.splitlines()
     assert [line.partition("  sha256:")[0] for line in lines[:3]] == ["base:1", "└─ app:1, app:latest", "   └─ top:1"]
-    assert any("layers" in line and "app:1, base:1, top:1, web:1" in line for line in lines[4:])
+    assert any("layers" in line and "base:1, app:1, top:1, web:1" in line for line in lines[4:])
 
 
 @pytest.mark.parametrize("text", ["app", "app:latest", APP.image_id, APP.digest, APP.image_id[7:20]])

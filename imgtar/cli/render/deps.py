@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from imgtar.cli.console import Console
@@ -27,8 +28,9 @@ def show_deps(out: Console, done: Dependencies, *, no_trunc: bool, shares: bool)
     if shares and tree.groups:
         out.line()
         out.line("shared layers:")
+        order = {image.place: position for position, image in enumerate(tree.images)}
         for group in tree.groups:
-            out.line(f"  {_shared(tree, group)}")
+            out.line(f"  {_shared(tree, group, order)}")
     problems = [finding for finding in done.findings if finding.severity == "error"]
     if done.missing or problems:
         out.line()
@@ -84,8 +86,10 @@ def _learned(parent: Parent | None, *, no_trunc: bool) -> str:
     return f"{' '.join(words)} ({printable(how)})"
 
 
-def _shared(tree: DependencyTree, group: SharedLayers) -> str:
-    titles = [printable(tree.everything[place].title) for place in group.places[:_NAMED]]
+def _shared(tree: DependencyTree, group: SharedLayers, order: Mapping[int, int]) -> str:
+    # Those that are drawn come first, as they are drawn.
+    places = sorted(group.places, key=lambda place: (order.get(place, len(order)), place))
+    titles = [printable(tree.everything[place].title) for place in places[:_NAMED]]
     if len(group.places) > _NAMED:
         titles.append(f"and {len(group.places) - _NAMED} more")
     return f"{plural(group.layers, 'layer')}, {human_size(group.size)}: {', '.join(titles)}"
