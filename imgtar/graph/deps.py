@@ -9,7 +9,7 @@ from typing import Any
 
 from imgtar.graph.catalog import Root
 from imgtar.graph.facts import Facts, Present, facts_of
-from imgtar.graph.parents import Family, Parent, families
+from imgtar.graph.lineage import Family, Parent, families
 from imgtar.graph.select import Candidate
 from imgtar.graph.shares import MOST, Share, SharedLayers, Shares
 from imgtar.model.digest import Digest

@@ -10,7 +10,7 @@ from imgtar.text import human_size, plural, printable
 
 if TYPE_CHECKING:
     from imgtar.graph.deps import DependencyTree, ImageDeps
-    from imgtar.graph.parents import Parent
+    from imgtar.graph.lineage import Parent
     from imgtar.graph.shares import SharedLayers
     from imgtar.model.digest import Digest
     from imgtar.ops.deps import Dependencies
