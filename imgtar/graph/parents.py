@@ -21,6 +21,7 @@ from imgtar.graph.select import Policy
 from imgtar.graph.walk import Node
 from imgtar.model import mediatype
 from imgtar.model.digest import Digest
+from imgtar.model.documents import ImageConfig
 from imgtar.model.reference import Reference
 from imgtar.text import printable
 
@@ -53,9 +54,9 @@ class Link:
         return f"{printable(self.name)} ({self.identity})" if self.name else str(self.identity)
 
 
-def parent_in_config(node: Node) -> Digest | None:
-    """The image ID that the config names as its parent."""
-    text = node.config.parent if node.config is not None else ""
+def parent_in_config(config: ImageConfig | None) -> Digest | None:
+    """The image ID that a config names as its parent."""
+    text = config.parent if config is not None else ""
     if not text:
         return None
     try:
@@ -76,7 +77,7 @@ def links_of(node: Node, declared: DeclaredParent | None) -> Iterator[Link]:
         digest = None  # Free text: what is no digest names nothing.
     if digest is not None or name:
         yield Link(digest, name, IN_ANNOTATIONS, "base")
-    hearsay = parent_in_config(node)
+    hearsay = parent_in_config(node.config)
     if hearsay is not None and (declared is None or hearsay != declared.image_id):
         yield Link(hearsay, "", IN_CONFIG, "hearsay")
 

@@ -71,6 +71,7 @@ FAILURES: dict[str, tuple[list[str], int, str]] = {
     "no such file": (["load", "-i", "nowhere.tar"], 3, "E_NOT_FOUND"),
     "no such image": (["save", "-o", "x.tar", "nobody:1"], 3, "E_NOT_FOUND"),
     "no such image to inspect": (["inspect", "nobody:1"], 3, "E_NOT_FOUND"),
+    "no such image to draw": (["deps", "nobody:1"], 3, "E_NOT_FOUND"),
     "no such image to tag": (["tag", "nobody:1", "x:1"], 3, "E_NOT_FOUND"),
     "no such image to remove": (["rmi", "nobody:1"], 3, "E_NOT_FOUND"),
     "no such image in the archive": (["load", "-i", "ARCHIVE", "nobody:1"], 3, "E_NOT_FOUND"),
@@ -145,7 +146,9 @@ def test_quiet_still_says_errors(things: Imgtar) -> None:
     assert "error[E_MISSING]" in things("load", "-q", "-i", "THIN").errors
 
 
-@pytest.mark.parametrize("command", ["load", "save", "verify", "inspect", "images", "history", "tag", "rmi", "prune"])
+@pytest.mark.parametrize(
+    "command", ["load", "save", "verify", "inspect", "deps", "images", "history", "tag", "rmi", "prune"]
+)
 def test_every_command_has_help_on_standard_output(command: str, imgtar: Imgtar) -> None:
     for option in ("--help", "-h"):
         done = imgtar.bare(command, option).ok()
@@ -333,6 +336,8 @@ def test_the_images_document(filled: Imgtar) -> None:
     ("command", "schema"),
     [
         (["history", "app:1"], "imgtar.history/1"),
+        (["deps"], "imgtar.deps/1"),
+        (["deps", "app:1"], "imgtar.deps/1"),
         (["tag", "app:1", "app:2"], "imgtar.tag/1"),
         (["rmi", "app:1"], "imgtar.rmi/1"),
         (["prune"], "imgtar.prune/1"),
@@ -437,7 +442,13 @@ def test_nothing_from_an_archive_can_steer_the_terminal(imgtar: Imgtar, tmp_path
     path = tmp_path / "a.tar"
     path.write_bytes(docker_archive([image]))
     imgtar.load(path).ok()
-    for command in (["inspect", path], ["inspect", "app:1"], ["history", "--no-trunc", path], ["history", "app:1"]):
+    for command in (
+        ["inspect", path],
+        ["inspect", "app:1"],
+        ["history", "--no-trunc", path],
+        ["history", "app:1"],
+        ["deps", path],
+    ):
         done = imgtar(*command).ok()
         assert not set(done.text + done.errors) & set("\x1b\x07\u202e\x9b")
         assert "\nnew line" not in done.text
