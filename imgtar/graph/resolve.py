@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from imgtar.errors import Conflict, Refused
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, DeclaredParent, Root
+from imgtar.graph.chains import join_gaps
 from imgtar.graph.finding import Finding, Severity
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.plan import GapClass, GapKind, Missing, Plan, PlannedImage, PlannedRoot, TagMove, Write
@@ -37,11 +38,13 @@ def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits
     candidates, lost = grow_candidates(catalogs, held, limits)
     work = _Resolution(catalogs, held, policy, limits)
     wanted = list(policy.select)
+    lacking: list[Missing] = []
     for root, gaps in lost:
-        meant = [text for text in wanted if is_called(root, text)]
+        meant = [text for text in policy.select if is_called(root, text)]
         if meant or not policy.select:
-            work.missing.extend(gaps)
+            lacking.extend(gaps)
         wanted = [text for text in wanted if text not in meant or any(is_called(one.root, text) for one in candidates)]
+    work.missing.extend(join_gaps(lacking))
     chosen = select(candidates, wanted) if wanted or not policy.select else []
     chosen = rename(chosen, policy.renames) if not work.missing else chosen
     for candidate in for_platforms(chosen, policy):

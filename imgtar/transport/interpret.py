@@ -9,6 +9,7 @@ from imgtar.errors import Refused
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
+from imgtar.graph.v1 import V1Image
 from imgtar.graph.walk import Node, Walker, images_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
@@ -45,6 +46,7 @@ def interpret(
 ) -> Interpretation:
     """Say what the members are. Raises :class:`Refused` ``E_TYPE`` when they are no image archive of any known form."""
     names: dict[Digest, str] = {}
+    v1: dict[str, V1Image] = {}
     library = Library([BlobTable(members, names).fetch], limits)
     remarks = list(findings)
     has_index = "index.json" in members.files
@@ -75,10 +77,11 @@ def interpret(
             remarks.append(Finding("E_MISSING", "warning", members.label, "the archive lists no images at all", 4))
     elif is_legacy(members):
         form = "docker-legacy"
-        roots, found, said = read_legacy(members, library, limits)
-        remarks += said
-        names.update(found)
-        roots = [_settled(root, library) for root in roots]
+        legacy = read_legacy(members, library, limits)
+        remarks += legacy.findings
+        names.update(legacy.names)
+        v1 = legacy.images
+        roots = [_settled(root, library) for root in legacy.roots]
     else:
         message, hint = describe_content(members.files, members.links)
         cut = message.startswith("the archive ends before")
@@ -95,6 +98,7 @@ def interpret(
         offers,
         tuple(remarks),
         names,
+        v1=v1,
     )
     return Interpretation(catalog, names)
 
