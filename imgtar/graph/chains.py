@@ -151,7 +151,7 @@ class _Gaps:
                 needed_by=(),
                 expected_in=f"{child.label}: {identity[:255]}/json",
                 gap_class="absent",
-                hint=_HINT.format("the lower part of the image"),
+                hint=_PARENT_HINT,
             )
             self._known["parent", identity] = known
         return known
@@ -167,15 +167,19 @@ class _Gaps:
                 needed_by=(),
                 expected_in=f"{image.label}: {image.identity}/layer.tar",
                 gap_class="absent",
-                hint=_HINT.format("that layer"),
+                hint=_LAYER_HINT,
             )
             self._known["layer", image.identity] = known
         return known
 
 
-_HINT = (
-    "bring the archive that holds {} and give both to one load (-i ONE -i OTHER), or docker save the whole image again; "
-    "its layers are not here, so no --parents policy can help"
+_PARENT_HINT = (
+    "bring the archive that holds the lower part of the image and give both to one load (-i ONE -i OTHER), or docker "
+    "save the whole image again; the layers of the parent are not here, so --parents warn or ignore cannot help"
+)
+_LAYER_HINT = (
+    "bring another archive that holds this layer and give both to one load (-i ONE -i OTHER), or docker save the whole "
+    "image again; --parents warn or ignore cannot help, the layer is a part of the image itself"
 )
 
 

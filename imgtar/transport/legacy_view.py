@@ -100,7 +100,9 @@ def _with_layer(image: V1Image, members: Members, names: dict[Digest, str]) -> V
     measured = members.known(name) or members.measured(name)
     if measured.fault is not None:
         raise measured.fault
-    assert measured.diff_id is not None
+    if measured.diff_id is None:
+        message = f"{shown(path)} is a link to a compressed file that was not decompressed"
+        raise Refused("E_COMPRESS", message, where=f"{members.label}: {name}", hint="verify without --fast")
     layer = layer_descriptor(members, name, measured.diff_id)
     names.setdefault(layer.digest, name)
     return replace(image, diff_id=measured.diff_id, layer=layer)
