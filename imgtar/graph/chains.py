@@ -15,6 +15,7 @@ from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import parse_config
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.text import printable
 
 __all__ = ["complete_chains", "draft_of_chain", "join_gaps"]
 
@@ -129,7 +130,7 @@ class _Gaps:
         self._known: dict[tuple[str, str], Missing] = {}
 
     def of(self, top: Step, root: Root) -> list[Missing]:
-        needed = tuple(reference.familiar for reference in root.references) or (root.v1_id,)
+        needed = tuple(reference.familiar for reference in root.references) or (printable(root.v1_id),)
         found = []
         for step in top.down():
             image = step.image

@@ -25,6 +25,7 @@ from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ports import Source, blob_finder
 from imgtar.store.store import Store
+from imgtar.text import printable
 from imgtar.transport.archive import TarSource
 from imgtar.transport.check import Check
 from imgtar.transport.location import Fingerprint, medium_paths, open_archive, passed_over
@@ -249,7 +250,7 @@ def _image_verdicts(catalog: Catalog, plan: Plan, check: Check) -> list[dict[str
     # Images without a node (layers that nobody has) are known by their gaps alone.
     shown = {name for row in result for name in row["names"]}
     for cut in (root for root in catalog.roots if root.cut):
-        names = [reference.familiar for reference in cut.references] or [cut.title]
+        names = [reference.familiar for reference in cut.references] or [printable(cut.title)]
         result.append({"names": names, "image_id": None, "ok": False})
         shown |= set(names)
     for gap in plan.missing:
