@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from imgtar.errors import Refused
 from imgtar.graph.catalog import Catalog, Draft, Root, Slot
+from imgtar.graph.chains import complete_chains
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.library import Library
 from imgtar.graph.plan import Missing
@@ -81,6 +82,9 @@ def _brought(catalogs: Sequence[Catalog], walkers: Sequence[Walker]) -> dict[Dig
                     for layer, diff_id in pairs:
                         if any(layer.digest in one.offers for one in catalogs):
                             layers.setdefault(diff_id, layer)
+        for image in catalog.v1.values():
+            if image.layer is not None and image.diff_id is not None:
+                layers.setdefault(image.diff_id, image.layer)
     return layers
 
 
@@ -91,6 +95,7 @@ def grow_candidates(
     candidates: list[Candidate] = []
     lost: list[tuple[Root, list[Missing]]] = []
     walkers = _walkers(catalogs, held, limits)
+    completed = complete_chains(catalogs, limits)
     incomplete = any(root.draft is not None and not root.draft.complete for each in catalogs for root in each.roots)
     brought = _brought(catalogs, walkers) if incomplete else {}
 
@@ -98,8 +103,11 @@ def grow_candidates(
         return any(digest in catalog.offers for catalog in catalogs)
 
     for position, catalog in enumerate(catalogs):
-        for root in catalog.roots:
+        for root, gaps in completed[position]:
             descriptor = root.descriptor
+            if gaps:
+                lost.append((root, gaps))
+                continue
             if root.lost_config:
                 lost.append((root, [_config_gap(root, catalog)]))
                 continue

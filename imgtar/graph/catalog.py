@@ -9,6 +9,7 @@ from typing import Protocol
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
 from imgtar.graph.thin import ThinRecord
+from imgtar.graph.v1 import V1Image
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import ImageConfig
@@ -61,7 +62,8 @@ class Root:
     ``labels`` are the names as they were written, ``references`` those that are whole names with a tag. ``descriptor``
     is ``None`` for a docker archive's image some of whose layers are not in the archive: only the receiver's holdings
     can complete its ``draft``. ``lost_config`` is the path of a config that a docker archive names but does not hold:
-    nothing more is known of such an image.
+    nothing more is known of such an image. ``v1_id`` is the ID in a pre-1.10 archive; such an image has neither
+    ``descriptor`` nor ``draft`` when its parent chain is ``cut`` there: another archive of the load may complete it.
     """
 
     descriptor: Descriptor | None
@@ -70,6 +72,12 @@ class Root:
     parent: DeclaredParent | None = None
     draft: Draft | None = None
     lost_config: str = ""
+    v1_id: str = ""
+
+    @property
+    def cut(self) -> bool:
+        """Whether this is an image of a pre-1.10 archive that does not hold all of its layers and parents."""
+        return bool(self.v1_id) and self.descriptor is None and self.draft is None
 
     @property
     def title(self) -> str:
@@ -80,6 +88,8 @@ class Root:
             return str(self.draft.config.digest)
         if self.lost_config:
             return self.lost_config
+        if self.cut:
+            return self.v1_id
         return str(self.descriptor.digest) if self.descriptor is not None else "an image"
 
 
@@ -101,7 +111,7 @@ class Catalog:
 
     ``offers`` may hold more than the roots reach: an OCI layout may carry unreferenced blobs (image-layout.md), which
     are never stored. ``entry_names`` say under which name a blob lies, for messages. ``thin`` is what a thin archive says
-    about what it leaves out.
+    about what it leaves out; ``v1`` are the images of a pre-1.10 archive by ID, also those that are only parents.
     """
 
     label: str
@@ -113,3 +123,4 @@ class Catalog:
     findings: tuple[Finding, ...] = ()
     entry_names: Mapping[Digest, str] = field(default_factory=dict)
     thin: ThinRecord | None = None
+    v1: Mapping[str, V1Image] = field(default_factory=dict, repr=False)

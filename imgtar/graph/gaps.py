@@ -33,7 +33,7 @@ class Gaps:
 
     def __init__(self, catalogs: Sequence[Catalog]) -> None:
         self._catalogs = catalogs
-        self._places: dict[tuple[Digest | None, Digest | None, bool], int] = {}
+        self._places: dict[tuple[Digest | None, Digest | None, bool, str], int] = {}
         self.found: list[Missing] = []
         self.blocked: dict[int, list[int]] = {}
 
@@ -46,8 +46,14 @@ class Gaps:
 
     def add(self, gap: Missing, candidate: int | None = None) -> int:
         """Enter a gap, or join it with what is known of the same one; return its place."""
-        key = (gap.digest, gap.diff_id if gap.digest is None else None, gap.kind == "parent")
-        place = self._places.get(key) if key[:2] != (None, None) else None
+        nameless = gap.digest is None and gap.diff_id is None
+        key = (
+            gap.digest,
+            gap.diff_id if gap.digest is None else None,
+            gap.kind == "parent",
+            gap.expected_in if nameless else "",
+        )
+        place = self._places.get(key)
         if place is None:
             place = self._places[key] = len(self.found)
             self.found.append(gap)

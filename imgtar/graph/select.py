@@ -83,8 +83,10 @@ def matches_identity(wanted: str, digests: Iterable[Digest]) -> bool:
 
 
 def is_called(root: Root, text: str) -> bool:
-    """Whether ``text`` means ``root`` by a name, or by the image ID of its draft."""
+    """Whether ``text`` means ``root`` by a name, or by the image ID of its draft, or by the v1 ID when that is all it has."""
     if text in root.labels or (root.draft is not None and matches_identity(text, [root.draft.config.digest])):
+        return True
+    if root.cut and (text == root.v1_id or matches_identity(text, [Digest("sha256", root.v1_id)])):
         return True
     try:
         asked = Reference.parse(text)

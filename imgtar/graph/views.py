@@ -43,7 +43,7 @@ def root_views(
     others: list[dict[str, Any]] = []
     for root in roots:
         names = list(root.labels)
-        if root.lost_config:
+        if root.lost_config or root.cut:
             continue
         if root.draft is not None:
             images.append(_draft_view(root, names, present))

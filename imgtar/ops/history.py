@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from imgtar.errors import StoreTrouble
+from imgtar.errors import DependencyMissing, StoreTrouble
 from imgtar.graph.views import flat_images
 from imgtar.ops.inspect import inspect_archive, inspect_store, is_archive
 from imgtar.store.store import Store
+from imgtar.text import printable
 
 __all__ = ["history"]
 
@@ -21,6 +22,10 @@ def history(what: str, store: Store) -> list[dict[str, Any]]:
     inspection = inspect_archive(what) if is_archive(what) else inspect_store(what, store)
     missing = inspection.document["missing"]
     images = flat_images(inspection.document["images"])
+    if not images and missing and is_archive(what):
+        lack = missing[0]["digest"] or missing[0]["expected_in"]
+        message = f"the {missing[0]['kind']} {printable(lack)} is missing"
+        raise DependencyMissing(message, where=what, hint=missing[0]["hint"])
     if not images and missing:
         raise StoreTrouble(
             f"the {missing[0]['kind']} {missing[0]['digest']} is missing or damaged",

@@ -30,7 +30,7 @@ from imgtar.ops.against import Place, would_load
 from imgtar.ops.where import opened_inventory
 from imgtar.ports import Source, blob_finder
 from imgtar.store.store import Store
-from imgtar.text import human_size, plural
+from imgtar.text import human_size, plural, printable
 from imgtar.transport.archive import TarSource
 from imgtar.transport.check import Check
 from imgtar.transport.location import Fingerprint, medium_paths, open_archive, passed_over
@@ -267,7 +267,7 @@ def _examine(
         verdict.ballast = _ballast(source, catalog, plan, check, jobs)
         verdict.blobs_checked, verdict.bytes_checked = check.blobs_checked, check.bytes_checked
     verdict.findings += sorted(check.findings, key=lambda finding: finding.subject)
-    verdict.images = _image_verdicts(plan, check, lacking, known_there=not alone)
+    verdict.images = _image_verdicts(catalog, plan, check, lacking, known_there=not alone)
 
 
 def _leans(path: str, thin: ThinRecord) -> Finding:
@@ -293,19 +293,23 @@ def _subject(gap: Any) -> str:
 
 def _ballast(source: Source, catalog: Catalog, plan: Plan, check: Check, jobs: int) -> int:
     """Check what lies in ``blobs/`` though nothing refers to it: damage there is damage to the medium all the same."""
+    # Layers of an image that is not whole were measured like others; they have an owner all the same.
+    owned = {image.layer.digest for image in catalog.v1.values() if image.layer is not None}
     used = {write.digest for write in plan.writes} | set(plan.reused) | {gap.digest for gap in plan.missing}
     rest = []
     for digest in catalog.offers:
         blob = source.blob(digest) if digest not in used else None
         if blob is not None:
-            title = f"the unreferenced blob {catalog.entry_names.get(digest, digest)}"
+            title = (
+                f"the {'blob' if digest in owned else 'unreferenced blob'} {catalog.entry_names.get(digest, digest)}"
+            )
             rest.append((Write(digest, blob.size, "blob", title, catalog=catalog), blob))
     each(lambda pair, checkpoint: check.examine(pair[0], pair[1], checkpoint), rest, jobs)
-    return len(rest)
+    return sum(1 for write, _ in rest if write.digest not in owned)
 
 
 def _image_verdicts(
-    plan: Plan, check: Check, lacking: Sequence[Missing], *, known_there: bool = False
+    catalog: Catalog, plan: Plan, check: Check, lacking: Sequence[Missing], *, known_there: bool = False
 ) -> list[dict[str, Any]]:
     """One row for each image. ``known_there``: what the archive lacks is judged by where it goes, later."""
     missing = {gap.digest for gap in lacking if gap.digest is not None}
@@ -328,6 +332,10 @@ def _image_verdicts(
                 result.append(row(coming[node.descriptor.digest], _digests(node)))
     # Images without a node (layers that nobody has) are known by their gaps alone.
     shown = {name for row in result for name in row["names"]}
+    for cut in (root for root in catalog.roots if root.cut):
+        names = [reference.familiar for reference in cut.references] or [printable(cut.title)]
+        result.append({"names": names, "image_id": None, "ok": known_there})
+        shown |= set(names)
     for gap in plan.missing:
         if gap.digest is None and not shown & set(gap.needed_by):
             result.append({"names": [gap.needed_by[0]], "image_id": None, "ok": known_there})
@@ -368,7 +376,7 @@ def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) 
         for digest in check.bad:
             inventory.cache.forget(digest)  # So that the next load that carries it writes it again.
         verdict.findings += [_in_store(finding) for finding in sorted(check.findings, key=lambda f: f.subject)]
-        verdict.images = _image_verdicts(plan, check, plan.missing)
+        verdict.images = _image_verdicts(catalog, plan, check, plan.missing)
     return verdict
 
 

@@ -74,7 +74,9 @@ class Check:
             self._report(Event("advance", count=len(piece)))
 
         algorithm = claimed.algorithm if claimed is not None else "sha256"
-        measured = measure(content, write=keep, where=where, algorithm=algorithm, diff=self._diff, limits=self._limits)
+        # A pre-1.10 archive says nothing of its layers: without their diff IDs there are no configs, no image IDs.
+        diff = self._diff or where.endswith("/layer.tar")
+        measured = measure(content, write=keep, where=where, algorithm=algorithm, diff=diff, limits=self._limits)
         if kept is not None:
             self._budget -= len(kept)
         if kept is not None:

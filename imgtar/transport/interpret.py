@@ -10,6 +10,7 @@ from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
 from imgtar.graph.thin import FILE_NAME, ThinRecord, parse_thin
+from imgtar.graph.v1 import V1Image
 from imgtar.graph.walk import Node, Walker, images_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
@@ -46,6 +47,7 @@ def interpret(
 ) -> Interpretation:
     """Say what the members are. Raises :class:`Refused` ``E_TYPE`` when they are no image archive of any known form."""
     names: dict[Digest, str] = {}
+    v1: dict[str, V1Image] = {}
     library = Library([BlobTable(members, names).fetch], limits)
     remarks = list(findings)
     has_index = "index.json" in members.files
@@ -76,10 +78,11 @@ def interpret(
             remarks.append(Finding("E_MISSING", "warning", members.label, "the archive lists no images at all", 4))
     elif is_legacy(members):
         form = "docker-legacy"
-        roots, found, said = read_legacy(members, library, limits)
-        remarks += said
-        names.update(found)
-        roots = [_settled(root, library) for root in roots]
+        legacy = read_legacy(members, library, limits)
+        remarks += legacy.findings
+        names.update(legacy.names)
+        v1 = legacy.images
+        roots = [_settled(root, library) for root in legacy.roots]
     else:
         message, hint = describe_content(members.files, members.links)
         cut = message.startswith("the archive ends before")
@@ -100,6 +103,7 @@ def interpret(
         tuple(remarks),
         names,
         thin,
+        v1=v1,
     )
     return Interpretation(catalog, names)
 
