@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from imgtar.errors import Conflict, Refused
+from imgtar.errors import Refused
 from imgtar.graph.candidates import brought_layers, grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.finding import Finding
 from imgtar.graph.gaps import Gaps, needed_by
 from imgtar.graph.inventory import Inventory
+from imgtar.graph.naming import Names
 from imgtar.graph.parents import Named, check_parents, links_of
-from imgtar.graph.plan import LeftBehind, Plan, PlannedImage, PlannedRoot, TagMove, Write
-from imgtar.graph.platforms import attested_by, for_platforms
-from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy, is_called, rename, select, subject_of
+from imgtar.graph.plan import LeftBehind, Plan, PlannedImage, Write
+from imgtar.graph.platforms import for_platforms
+from imgtar.graph.select import Candidate, Policy, is_called, rename, select, subject_of
+from imgtar.graph.shipping import Shipping
 from imgtar.graph.thin import ThinImage
-from imgtar.graph.walk import Node, Part, images_of, is_attestation, nodes_of, parts_of, platform_of
-from imgtar.model import mediatype
+from imgtar.graph.walk import Node, Part, images_of, nodes_of, parts_of, platform_of
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
@@ -101,27 +102,30 @@ class _Resolution:
     policy: Policy
     limits: Limits
     offered: Sequence[Candidate]
-    roots: dict[Digest, PlannedRoot] = field(default_factory=dict)
     images: list[tuple[Digest, Named]] = field(default_factory=list)
     writes: dict[Digest, Write] = field(default_factory=dict)
     reused: dict[Digest, int] = field(default_factory=dict)
     relied_on: dict[Digest, Write] = field(default_factory=dict)
-    names: dict[str, list[tuple[TagMove, Node]]] = field(default_factory=dict)
     diff_ids: dict[Digest, tuple[Digest, str]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     owners: dict[Digest, list[int]] = field(default_factory=dict)
     gaps: Gaps = field(init=False)
+    names: Names = field(init=False)
+    shipping: Shipping = field(init=False)
     count: int = 0
     brought: Mapping[Digest, tuple[Descriptor, Catalog]] | None = None
 
     def __post_init__(self) -> None:
         self.gaps = Gaps(self.catalogs)
+        self.names = Names(self.held, self.policy)
+        self.shipping = Shipping(self.catalogs, self.held, self.policy, self.gaps)
 
     def add(self, candidate: Candidate) -> None:
         """Take in one root: its parts, its images, its names."""
         node, root = candidate.node, candidate.root
         names = needed_by(candidate)
-        left_out = self._left_out(candidate)
+        left_out, remarks = self.shipping.left_out(candidate, self.count)
+        self.findings += remarks
         if node.fault is not None:
             self.findings.append(Finding("E_STORE", "error", str(node.descriptor.digest), str(node.fault), 7))
         said = self._said_of(candidate) if node.absent else None
@@ -146,7 +150,7 @@ class _Resolution:
             self.images.append((node.descriptor.digest, Named(planned, image, tuple(links_of(image, root.parent)))))
             self.owners.setdefault(digest, []).append(self.count)
             self.findings += _oddities(image, printable(root.title))
-        self._name(candidate, tuple(parts))
+        self.names.add(candidate, self.catalogs[candidate.position].label, tuple(parts))
         self.count += 1
 
     def _said_of(self, candidate: Candidate) -> ThinImage | None:
@@ -162,66 +166,6 @@ class _Resolution:
             if one is not None and digest != candidate.node.descriptor.digest:
                 parts.append(Part(one.descriptor, one.kind, candidate.node, one.diff_id))
         return [*parts, *parts_of(candidate.node)]
-
-    def _left_out(self, candidate: Candidate) -> set[int]:
-        """What below an index does not come along: platforms not wanted, or not shipped."""
-        left: set[int] = set()
-        for node in nodes_of(candidate.node):
-            left |= self._left_out_of(node, candidate)
-        return left
-
-    def _left_out_of(self, node: Node, candidate: Candidate) -> set[int]:
-        left: set[int] = set()
-        if node.index is None:
-            return left
-        kept_digests: set[Digest] = set()
-        absent: list[Node] = []
-        wanted = self.policy.platforms
-        for child in node.children:
-            platform = platform_of(child)
-            if is_attestation(child.descriptor, child.manifest):
-                continue
-            if wanted and not (platform is not None and any(platform.matches(one) for one in wanted)):
-                if child.index is None:
-                    left.add(id(child))
-                continue
-            if self._not_shipped(child):
-                left.add(id(child))
-                absent.append(child)
-            else:
-                kept_digests.add(child.descriptor.digest)
-        for child in node.children:
-            if is_attestation(child.descriptor, child.manifest):
-                subject = attested_by(child)
-                orphan = subject is not None and subject not in kept_digests
-                lost = child.absent and self.gaps.promised(child.descriptor.digest) is None
-                if lost or orphan or (wanted and subject is None):
-                    left.add(id(child))
-        title = needed_by(candidate) or (candidate.root.title,)
-        for child in absent:
-            if wanted or not kept_digests:
-                self.gaps.platform(child, candidate, self.count)
-            else:
-                name = printable(str(platform_of(child) or child.descriptor.digest))
-                message = f"platform {name} of {printable(title[0])} is not in the archive"
-                self.findings.append(Finding("E_MISSING", "warning", str(child.descriptor.digest), message, 4))
-        return left
-
-    def _not_shipped(self, child: Node) -> bool:
-        if self.gaps.promised(child.descriptor.digest) is not None:
-            return False  # The archive leaves it out because the receiver has it: where that is not so, it is a gap.
-        if child.absent:
-            return True
-        # Docker keeps the manifest of a platform whose content it does not have (moby image_exporter.go).
-        if child.manifest is None or not child.is_image or child.config is not None:
-            return False
-        return not self._available(child.manifest.config)
-
-    def _available(self, descriptor: Descriptor) -> bool:
-        if any(descriptor.digest in catalog.offers for catalog in self.catalogs):
-            return True
-        holding = self.held.holding(descriptor.digest)
-        return (holding is not None and holding.sound) or self.gaps.promised(descriptor.digest) is not None
 
     def _part(self, part: Part, candidate: Candidate) -> bool:
         """Decide about one blob; return whether it must be written."""
@@ -317,62 +261,17 @@ class _Resolution:
             digest, part.descriptor.size, part.kind, title, digest, None, catalog, part.descriptor.media_type, source
         )
 
-    def _name(self, candidate: Candidate, parts: tuple[Part, ...]) -> None:
-        node, root = candidate.node, candidate.root
-        digest = node.descriptor.digest
-        labels = tuple(label for label in root.labels if REFERRERS_TAG.fullmatch(label))
-        known = self.roots.get(digest)
-        references = tuple(dict.fromkeys((*(known.references if known else ()), *root.references)))
-        descriptor = _bare(node)
-        parent = root.parent or (known.parent if known else None)
-        labels = labels or (known.labels if known else ())
-        unused = () if references else tuple(label for label in root.labels if label not in labels)
-        self.roots[digest] = PlannedRoot(descriptor, references, parent, node, labels, unused, parts)
-        for reference in root.references:
-            before = self.held.tagged(reference.full)
-            image_id = node.manifest.config.digest if node.is_image and node.manifest else None
-            move = TagMove(
-                reference,
-                before.identity if before else None,
-                image_id or digest,
-                digest,
-                before.digest if before else None,
-            )
-            others = self.names.setdefault(reference.full, [])
-            for other, other_node in others:
-                if other.root != digest and not _may_share(node, other_node):
-                    message = f"{reference.familiar} is the name of two different images"
-                    raise Refused(
-                        "E_NAME",
-                        message,
-                        where=self.catalogs[candidate.position].label,
-                        details={"name": reference.familiar, "images": [str(other.after), str(move.after)]},
-                        hint=f"they are {other.after} and {move.after}; load one of them by its ID",
-                    )
-            if all(other.root != digest for other, _ in others):
-                others.append((move, node))
-
     def finish(self) -> Plan:
         """Check parents and names, and close the plan."""
         self._proofs()
         self._parents()
         missing = tuple(self.gaps.found)
-        moves = [move for group in self.names.values() for move, _ in group]
-        incomplete = self.policy.partial and missing
-        if self.policy.no_clobber and not incomplete and (taken := [move for move in moves if move.moves]):
-            listing = ", ".join(f"{move.reference.familiar} is {move.before}" for move in taken)
-            raise Conflict(
-                f"{len(taken)} tags would move: {listing}",
-                hint="load without --no-clobber, or rename on the way in: --tag OLD=NEW",
-                details={
-                    "tags": [{"name": m.reference.familiar, "from": str(m.before), "to": str(m.after)} for m in taken]
-                },
-            )
+        moves = self.names.moves(checked=not (self.policy.partial and missing))
         order = self._parents_first()
         rank = {digest: place for place, digest in enumerate(order)}
         images = sorted(self.images, key=lambda pair: rank[pair[0]])
         return Plan(
-            tuple(self.roots[digest] for digest in order),
+            tuple(self.names.roots[digest] for digest in order),
             _once(named.planned for _, named in images),
             tuple(self.writes.values()),
             self.reused,
@@ -389,12 +288,12 @@ class _Resolution:
         for root, named in self.images:
             home.setdefault(named.planned.image_id, root)
         order: dict[Digest, None] = {}
-        for start in self.roots:
+        for start in self.names.roots:
             chain: dict[Digest, None] = {}
             current: Digest | None = start
             while current is not None and current not in order and current not in chain:
                 chain[current] = None
-                parent = self.roots[current].parent
+                parent = self.names.roots[current].parent
                 current = home.get(parent.image_id) if parent is not None else None
             order.update(dict.fromkeys(reversed(chain)))
         return list(order)
@@ -413,9 +312,8 @@ class _Resolution:
                 )
 
     def _parents(self) -> None:
-        names = [full for full, group in self.names.items() if group]
         images = [named for _, named in self.images]
-        gaps, findings = check_parents(images, self.roots, names, self.held, self.policy)
+        gaps, findings = check_parents(images, self.names.roots, self.names.full, self.held, self.policy)
         self.findings += findings
         for gap, blocked in gaps:
             place = self.gaps.add(gap)
@@ -452,35 +350,6 @@ def _oddities(node: Node, title: str) -> list[Finding]:
         )
         found.append(Finding("E_TYPE", "warning", str(node.manifest.config.digest), message))
     return found
-
-
-def _may_share(one: Node, other: Node) -> bool:
-    """One name may stand for several platforms of an image, or for an artifact beside its image (rulings, H178)."""
-    if not (one.is_image and other.is_image):
-        return one.index is None and other.index is None
-    first, second = platform_of(one), platform_of(other)
-    return first is not None and second is not None and first.normalized() != second.normalized()
-
-
-_MEANINGFUL = (mediatype.DOCKER_REFERENCE_TYPE, mediatype.DOCKER_REFERENCE_DIGEST, mediatype.CONTAINERD_SUBJECT)
-
-
-def _bare(node: Node) -> Descriptor:
-    """The descriptor for the receiver's index. For an image nothing of it depends on who wrote the archive, so that
-    the same image is saved as the same bytes wherever it came from; artifacts keep what describes them."""
-    own = node.descriptor
-    if node.index is not None:
-        return Descriptor(own.media_type, own.digest, own.size)
-    if not node.is_image:
-        document = node.manifest or node.index
-        kind = own.artifact_type
-        if node.manifest is not None:
-            kind = node.manifest.artifact_type or node.manifest.config.media_type
-        kept = {key: value for key, value in own.annotations.items() if key in _MEANINGFUL or document is None}
-        return replace(own, data=None, annotations=kept, artifact_type=kind)
-    config = node.config.platform if node.config is not None else None
-    platform = config if config is not None and config.architecture else own.platform
-    return Descriptor(own.media_type, own.digest, own.size, platform)
 
 
 def _title(part: Part, root: Root) -> str:

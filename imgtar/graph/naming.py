@@ -1,0 +1,111 @@
+"""Roots under their names: which entries the receiver's index will have, and which tags move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from imgtar.errors import Conflict, Refused
+from imgtar.graph.inventory import Inventory
+from imgtar.graph.plan import PlannedRoot, TagMove
+from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy
+from imgtar.graph.walk import Node, Part, platform_of
+from imgtar.model import mediatype
+from imgtar.model.descriptor import Descriptor
+from imgtar.model.digest import Digest
+
+__all__ = ["Names", "bare_descriptor"]
+
+
+class Names:
+    """Collects roots and names as they are planned. One name for two different images is refused."""
+
+    def __init__(self, held: Inventory, policy: Policy) -> None:
+        self._held = held
+        self._policy = policy
+        self._names: dict[str, list[tuple[TagMove, Node]]] = {}
+        self.roots: dict[Digest, PlannedRoot] = {}
+
+    @property
+    def full(self) -> list[str]:
+        """Every name that comes in."""
+        return list(self._names)
+
+    def add(self, candidate: Candidate, where: str, parts: tuple[Part, ...]) -> None:
+        """Enter a root with its names; ``where`` is the archive that brings it."""
+        node, root = candidate.node, candidate.root
+        digest = node.descriptor.digest
+        labels = tuple(label for label in root.labels if REFERRERS_TAG.fullmatch(label))
+        known = self.roots.get(digest)
+        references = tuple(dict.fromkeys((*(known.references if known else ()), *root.references)))
+        descriptor = bare_descriptor(node)
+        parent = root.parent or (known.parent if known else None)
+        labels = labels or (known.labels if known else ())
+        unused = () if references else tuple(label for label in root.labels if label not in labels)
+        self.roots[digest] = PlannedRoot(descriptor, references, parent, node, labels, unused, parts)
+        for reference in root.references:
+            before = self._held.tagged(reference.full)
+            image_id = node.manifest.config.digest if node.is_image and node.manifest else None
+            move = TagMove(
+                reference,
+                before.identity if before else None,
+                image_id or digest,
+                digest,
+                before.digest if before else None,
+            )
+            others = self._names.setdefault(reference.full, [])
+            for other, other_node in others:
+                if other.root != digest and not _may_share(node, other_node):
+                    message = f"{reference.familiar} is the name of two different images"
+                    raise Refused(
+                        "E_NAME",
+                        message,
+                        where=where,
+                        details={"name": reference.familiar, "images": [str(other.after), str(move.after)]},
+                        hint=f"they are {other.after} and {move.after}; load one of them by its ID",
+                    )
+            if all(other.root != digest for other, _ in others):
+                others.append((move, node))
+
+    def moves(self, *, checked: bool) -> list[TagMove]:
+        """Every name and what it will stand for. Raises :class:`Conflict` for tags that may not move, if ``checked``."""
+        moves = [move for group in self._names.values() for move, _ in group]
+        taken = [move for move in moves if move.moves] if checked and self._policy.no_clobber else []
+        if taken:
+            listing = ", ".join(f"{move.reference.familiar} is {move.before}" for move in taken)
+            raise Conflict(
+                f"{len(taken)} tags would move: {listing}",
+                hint="load without --no-clobber, or rename on the way in: --tag OLD=NEW",
+                details={
+                    "tags": [{"name": m.reference.familiar, "from": str(m.before), "to": str(m.after)} for m in taken]
+                },
+            )
+        return moves
+
+
+def _may_share(one: Node, other: Node) -> bool:
+    """One name may stand for several platforms of an image, or for an artifact beside its image (rulings, H178)."""
+    if not (one.is_image and other.is_image):
+        return one.index is None and other.index is None
+    first, second = platform_of(one), platform_of(other)
+    return first is not None and second is not None and first.normalized() != second.normalized()
+
+
+_MEANINGFUL = (mediatype.DOCKER_REFERENCE_TYPE, mediatype.DOCKER_REFERENCE_DIGEST, mediatype.CONTAINERD_SUBJECT)
+
+
+def bare_descriptor(node: Node) -> Descriptor:
+    """The descriptor for the receiver's index. For an image nothing of it depends on who wrote the archive, so that
+    the same image is saved as the same bytes wherever it came from; artifacts keep what describes them."""
+    own = node.descriptor
+    if node.index is not None:
+        return Descriptor(own.media_type, own.digest, own.size)
+    if not node.is_image:
+        document = node.manifest or node.index
+        kind = own.artifact_type
+        if node.manifest is not None:
+            kind = node.manifest.artifact_type or node.manifest.config.media_type
+        kept = {key: value for key, value in own.annotations.items() if key in _MEANINGFUL or document is None}
+        return replace(own, data=None, annotations=kept, artifact_type=kind)
+    config = node.config.platform if node.config is not None else None
+    platform = config if config is not None and config.architecture else own.platform
+    return Descriptor(own.media_type, own.digest, own.size, platform)
