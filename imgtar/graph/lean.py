@@ -11,7 +11,7 @@ from imgtar.graph.inventory import Inventory
 from imgtar.graph.listing import ListedImage, Listing
 from imgtar.graph.plan import Plan, PlannedRoot, Write
 from imgtar.graph.thin import Base, Required, ThinImage, ThinRecord
-from imgtar.graph.walk import Part, platform_of
+from imgtar.graph.walk import Node, Part, platform_of
 from imgtar.model import mediatype
 from imgtar.model.digest import Digest
 from imgtar.text import printable
@@ -144,11 +144,18 @@ def _record(plan: Plan, required: Mapping[Digest, Part], bases: Mapping[Digest, 
     images = []
     for root in plan.roots:
         needs = {part.descriptor.digest for part in root.parts} & set(required)
-        node = root.node
+        node = _image_in(root)
         image_id = node.manifest.config.digest if node.is_image and node.manifest else None
         names = tuple(sorted(reference.familiar for reference in root.references))
         platform = platform_of(node) if node.is_image else None
-        images.append(ThinImage(names, root.descriptor.digest, image_id, platform, tuple(sorted(needs, key=str))))
+        manifest = node.manifest if image_id is not None else None
+        layers = tuple(
+            layer.digest if layer.digest in required else None
+            for layer in (manifest.layers if manifest is not None else ())
+        )
+        images.append(
+            ThinImage(names, root.descriptor.digest, image_id, platform, tuple(sorted(needs, key=str)), layers)
+        )
     images.sort(key=lambda image: (image.names or ("~",), str(image.digest)))
     requires = {
         digest: Required(
@@ -160,6 +167,12 @@ def _record(plan: Plan, required: Mapping[Digest, Part], bases: Mapping[Digest, 
         for digest, part in sorted(required.items(), key=lambda item: str(item[0]))
     }
     return ThinRecord(tuple(images), requires)
+
+
+def _image_in(root: PlannedRoot) -> Node:
+    """The one image that comes along, where a docker archive takes one platform out of an index; else the root."""
+    owners = {id(part.owner): part.owner for part in root.parts if part.owner.is_image}
+    return next(iter(owners.values())) if len(owners) == 1 else root.node
 
 
 def _bases(sources: Mapping[Digest, Digest], listings: Sequence[Listing]) -> dict[Digest, Base]:

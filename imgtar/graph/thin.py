@@ -4,10 +4,12 @@
 
     {"schema": "imgtar.thin/1",
      "bases":    [{"names", "image_id", "digest", "inventory"}],
-     "images":   [{"names", "digest", "image_id", "platform", "requires": [place in requires, …]}],
+     "images":   [{"names", "digest", "image_id", "platform", "requires": [place in requires, …],
+                   "layers": [place in requires or null, …]}],
      "requires": [{"kind", "mediaType", "digest", "size", "diff_id"?, "base"?: place in bases}]}
 
-It is made from the images and from what the bases hold, and from nothing else, so that it repeats. When read it is a
+``layers`` stand for the layers of an image one by one, null for those that are carried: a docker archive has no
+manifest to say which blob stood where. It is made from the images and from what the bases hold, and from nothing else, so that it repeats. When read it is a
 stranger's word: it names what is missing and where it may be had, but no blob is believed to be anything because of it.
 """
 
@@ -76,13 +78,17 @@ class Required:
 
 @dataclass(frozen=True, slots=True)
 class ThinImage:
-    """One root of a thin archive, and the blobs that it needs of those left out. ``names`` are familiar."""
+    """One root of a thin archive, and the blobs that it needs of those left out. ``names`` are familiar.
+
+    ``layers`` are those of one image, base layer first: the digest where it was left out, ``None`` where it is carried.
+    """
 
     names: tuple[str, ...]
     digest: Digest
     image_id: Digest | None
     platform: Platform | None
     requires: tuple[Digest, ...]
+    layers: tuple[Digest | None, ...] = ()
 
     @property
     def title(self) -> str:
@@ -103,17 +109,17 @@ class ThinRecord:
         return tuple(dict.fromkeys(one.base for one in self.requires.values() if one.base is not None))
 
     @cached_property
-    def _by_diff_id(self) -> Mapping[Digest, Required]:
-        return {one.diff_id: one for one in reversed([*self.requires.values()]) if one.diff_id is not None}
-
-    @cached_property
     def _by_root(self) -> Mapping[Digest, ThinImage]:
         return {image.digest: image for image in self.images}
 
-    def layer_for(self, diff_id: Digest) -> Descriptor | None:
-        """The layer with that diff ID that was left out."""
-        found = self._by_diff_id.get(diff_id)
-        return found.descriptor if found is not None else None
+    def layer_of(self, image_id: Digest, place: int, diff_id: Digest) -> Descriptor | None:
+        """The layer that was left out at ``place`` (from 0) of an image; it must be said to have ``diff_id``."""
+        for image in self.images:
+            if image.image_id == image_id and place < len(image.layers):
+                digest = image.layers[place]
+                if digest is not None and self.requires[digest].diff_id == diff_id:
+                    return self.requires[digest].descriptor
+        return None
 
     def image(self, root: Digest) -> ThinImage | None:
         """What is said about the root with that digest."""
@@ -137,6 +143,7 @@ class ThinRecord:
                     "image_id": str(image.image_id) if image.image_id else None,
                     "platform": str(image.platform) if image.platform else None,
                     "requires": [places[digest] for digest in image.requires],
+                    "layers": [places[digest] if digest is not None else None for digest in image.layers],
                 }
                 for image in self.images
             ],
@@ -187,7 +194,7 @@ def parse_thin(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> ThinRe
     digests = list(requires)
     images = []
     for image in shape.images:
-        _in_range(image.requires, digests, what)
+        _in_range([*image.requires, *(place for place in image.layers if place is not None)], digests, what)
         parts = image.platform.split("/") if image.platform is not None else []
         platform = Platform(parts[0], parts[1], "".join(parts[2:])) if 2 <= len(parts) <= 3 else None
         images.append(
@@ -197,6 +204,7 @@ def parse_thin(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> ThinRe
                 _digest(image.image_id, what),
                 platform,
                 tuple(dict.fromkeys(digests[place] for place in image.requires)),
+                tuple(digests[place] if place is not None else None for place in image.layers),
             )
         )
     return ThinRecord(tuple(images), requires)

@@ -223,6 +223,7 @@ class _ThinImageShape(Shape):
     image_id: str | None
     platform: str | None
     requires: list[Place]
+    layers: list[Place | None] = Field(default_factory=list)
 
 
 class _RequiredShape(Shape):

@@ -119,13 +119,16 @@ def _thin_record(members: Members, limits: Limits) -> ThinRecord | None:
 
 def _with_promises(root: Root, thin: ThinRecord) -> Root:
     """Enter into an image of a docker archive which layers were left out of it."""
-    if root.draft is None or root.draft.complete:
+    draft = root.draft
+    if draft is None or draft.complete:
         return root
     slots = (
-        slot if slot.layer is not None else replace(slot, promised=thin.layer_for(slot.diff_id))
-        for slot in root.draft.slots
+        slot
+        if slot.layer is not None
+        else replace(slot, promised=thin.layer_of(draft.config.digest, place, slot.diff_id))
+        for place, slot in enumerate(draft.slots)
     )
-    return replace(root, draft=replace(root.draft, slots=tuple(slots)))
+    return replace(root, draft=replace(draft, slots=tuple(slots)))
 
 
 _AGAIN = "the archive was cut short when it was made, or something was left out: make it again"
