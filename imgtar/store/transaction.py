@@ -245,6 +245,8 @@ class StoreTransaction:
             if [entry.descriptor for entry in merged] != [entry.descriptor for entry in entries]:
                 self._layout.write_index(merged)
             self._report(Event("commit"))
+        documents = [write.digest for write in plan.writes if write.kind in ("manifest", "index")]
+        self._inventory.note_images(documents, len(merged))
         return Receipt(plan.bytes_to_write, plan.bytes_reused, len(plan.writes), len(plan.reused))
 
     def _still_there(self, plan: Plan) -> None:
