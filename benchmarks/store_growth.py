@@ -1,12 +1,13 @@
 """How a load grows with the store it goes into: stores of 10 to 10,000 images, whole processes.
 
-    python benchmarks/store_growth.py                  # 10, 100, 1,000, 3,000 and 10,000 images, about ten minutes
+    python benchmarks/store_growth.py                  # 10, 100, 1,000, 3,000 and 10,000 images, about five minutes
     python benchmarks/store_growth.py --sizes 10,1000  # the first size is what the others are compared with
 
 The stores are written here, in the layout that the store uses, notes of verified blobs included: chains of base,
 runtime and app, plain and gzip layers in turn. Every number is the median of differences: the command on the large
 store less the same command on the smallest one, run in turn, so that start-up and the work for the image itself fall
-away. The column of the smallest store is the whole process; beside it stands what ``load --help`` takes.
+away. In brackets is the same in processor time, which a busy machine changes less. The column of the smallest store is
+the whole process; above the table stands what ``load --help`` takes.
 """
 
 from __future__ import annotations
@@ -282,8 +283,8 @@ class Bench:
             print(f"made a store of {size} images in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         os.sync()
 
-    def once(self, case: Case, size: int, turn: int) -> float:
-        """Seconds of one process."""
+    def once(self, case: Case, size: int, turn: int) -> Run:
+        """One process."""
         store = self.folder / str(size)
         path = case.make(self.folder / "archive.tar", self.images[size], turn)
         for name in case.cold:
@@ -294,22 +295,42 @@ class Bench:
             else:
                 place.unlink(missing_ok=True)
         command = [self.imgtar, "--store", str(store), "load", *(["--dry-run"] if case.dry else []), "-i", str(path)]
-        return timed(command, case.status)
+        return run(command, case.status)
 
-    def measure(self, case: Case, size: int, least: int, rounds: int) -> tuple[list[float], list[float]]:
-        """Pairs of the store with ``size`` images and the one with ``least``; the first pair only warms up."""
-        pairs = [(self.once(case, size, turn), self.once(case, least, turn)) for turn in range(-1, rounds)][1:]
-        return [large for large, _ in pairs], [small for _, small in pairs]
+    def measure(self, case: Case, rounds: int) -> list[list[Run]]:
+        """The command on every store in turn, ``rounds`` times; the first round, which only warms up, is left out."""
+        return [[self.once(case, size, turn) for size in self.images] for turn in range(-1, rounds)][1:]
 
 
-def timed(command: Sequence[str], status: int = 0) -> float:
+@dataclass(frozen=True)
+class Run:
+    """Seconds of one process: from start to end, and of them on a processor."""
+
+    wall: float
+    processor: float
+
+
+def run(command: Sequence[str], status: int = 0) -> Run:
     """Run ``command`` to its end."""
     start = time.perf_counter()
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    seconds = time.perf_counter() - start
-    if done.returncode != status:
-        raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr.decode()}")
-    return seconds
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stderr is not None
+        errors = child.stderr.read()
+        _, code, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(code)
+    if child.returncode != status:
+        raise RuntimeError(f"{' '.join(command)}\nended with {child.returncode}: {errors.decode()}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime)
+
+
+def cell(runs: Sequence[tuple[Run, Run]]) -> str:
+    """How much longer the first of each pair took."""
+    wall = statistics.median(one.wall - other.wall for one, other in runs)
+    processor = statistics.median(one.processor - other.processor for one, other in runs)
+    return f"{wall * 1000:+.0f} ({processor * 1000:+.0f})"
 
 
 def main() -> None:
@@ -326,20 +347,19 @@ def main() -> None:
     folder.mkdir(parents=True)
     try:
         bench = Bench(folder, [least, *sizes], options.imgtar)
-        start = statistics.median(timed([options.imgtar, "load", "--help"]) for _ in range(options.rounds))
-        print(f"\n`load --help`: {start * 1000:.0f} ms. Whole process with {least} images; then how much longer.\n")
+        start = statistics.median(run([options.imgtar, "load", "--help"]).wall for _ in range(options.rounds))
+        print(f"\n`load --help`: {start * 1000:.0f} ms; load average {os.getloadavg()[0]:.1f}.")
+        print(f"The whole process with {least} images, then how much longer; in brackets processor time. All in ms.\n")
         print(f"| what | {least} images | {' | '.join(f'{size:,}' for size in sizes)} |")
         print("|---|--:|" + "--:|" * len(sizes), flush=True)
         for case in CASES:
             if options.only not in case.name:
                 continue
-            cells, floors = [], []
-            for size in sizes:
-                large, small = bench.measure(case, size, least, options.rounds)
-                floors += small
-                more = statistics.median(one - other for one, other in zip(large, small, strict=True))
-                cells.append(f"{more * 1000:+.0f} ms")
-            print(f"| {case.name} | {statistics.median(floors) * 1000:.0f} ms | {' | '.join(cells)} |", flush=True)
+            rounds = bench.measure(case, options.rounds)
+            floor = statistics.median(turn[0].wall for turn in rounds)
+            processor = statistics.median(turn[0].processor for turn in rounds)
+            cells = [cell([(turn[place], turn[0]) for turn in rounds]) for place in range(1, len(sizes) + 1)]
+            print(f"| {case.name} | {floor * 1000:.0f} ({processor * 1000:.0f}) | {' | '.join(cells)} |", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

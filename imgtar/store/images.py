@@ -17,9 +17,9 @@ from __future__ import annotations
 import json
 import os
 import stat
-import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
+from zlib import crc32
 
 from imgtar.blob.files import read_window, write_all
 from imgtar.errors import Refused
@@ -31,6 +31,7 @@ __all__ = ["ImageCache"]
 _MOST_BYTES = 256 << 20
 _SPARE = 64
 """So many useless lines are not worth writing the file anew."""
+_ALL = 1 << 62
 
 Fetch = Callable[[Digest], bytes | None]
 """The verified bytes of a stored document, ``None`` when it is not here, damaged, or too large for one."""
@@ -127,14 +128,21 @@ class ImageCache:
     def _known(self) -> dict[bytes, bytes]:
         if self._lines is None:
             self._lines = {}
+            contradicted: set[bytes] = set()
             for line in self._read().split(b"\n"):
                 body = line[9:]
                 words = body.split(b" ", 2)
                 if line[:9] == _mark(body) and len(words) > 1 and words[0] in _KINDS:
-                    self._useless += words[1] in self._lines
-                    self._lines[words[1]] = body
+                    known = self._lines.setdefault(words[1], body)
+                    if known is not body:
+                        self._useless += 1
+                        if known != body:
+                            contradicted.add(words[1])
                 elif line:
                     self._useless += 1
+            for name in contradicted:
+                del self._lines[name]
+                self._useless = _ALL
         return self._lines
 
     def _read(self) -> bytes:
@@ -148,7 +156,7 @@ class ImageCache:
                 os.close(fd)
         except (OSError, Refused):
             return b""  # None, or it became shorter meanwhile.
-        self._useless = 1 << 62
+        self._useless = _ALL
         return b""
 
     def _append(self, lines: list[bytes]) -> None:
@@ -187,7 +195,7 @@ def _key(digest: Digest) -> bytes:
 
 
 def _mark(body: bytes) -> bytes:
-    return b"%08x " % zlib.crc32(body)
+    return b"%08x " % crc32(body)
 
 
 def _joined(lines: list[bytes]) -> bytes:
