@@ -4,9 +4,8 @@
     python benchmarks/store_growth.py --sizes 10,1000  # the first size is what the others are compared with
 
 The stores are written here, in the layout that the store uses, notes of verified blobs included: chains of base,
-runtime and app, plain and gzip layers in turn. Every number is the median of differences: the command on the large
-store less the same command on the smallest one, run in turn, so that start-up and the work for the image itself fall
-away. In brackets is the same in processor time, which a busy machine changes less. The column of the smallest store is
+runtime and app, plain and gzip layers in turn. Every number is the fastest run of the command on the large store less the
+fastest on the smallest one, run in turn, so that start-up and the work for the image itself fall away. In brackets is the same in processor time, which a busy machine changes less. The column of the smallest store is
 the whole process; above the table stands what ``load --help`` takes.
 """
 
@@ -19,7 +18,6 @@ import io
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -326,17 +324,17 @@ def run(command: Sequence[str], status: int = 0) -> Run:
     return Run(seconds, usage.ru_utime + usage.ru_stime)
 
 
-def cell(runs: Sequence[tuple[Run, Run]]) -> str:
-    """How much longer the first of each pair took."""
-    wall = statistics.median(one.wall - other.wall for one, other in runs)
-    processor = statistics.median(one.processor - other.processor for one, other in runs)
+def cell(large: Sequence[Run], small: Sequence[Run]) -> str:
+    """How much longer the first took."""
+    wall = min(one.wall for one in large) - min(one.wall for one in small)
+    processor = min(one.processor for one in large) - min(one.processor for one in small)
     return f"{wall * 1000:+.0f} ({processor * 1000:+.0f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="10,100,1000,3000,10000", help="images in the stores, the smallest first")
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of each cell (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each cell (5)")
     parser.add_argument("--only", default="", help="only rows with this in their name")
     parser.add_argument("--imgtar", default=IMGTAR, help="the program to measure")
     parser.add_argument("--folder", type=lambda text: Path(text).resolve(), default=default_folder())
@@ -347,7 +345,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     try:
         bench = Bench(folder, [least, *sizes], options.imgtar)
-        start = statistics.median(run([options.imgtar, "load", "--help"]).wall for _ in range(options.rounds))
+        start = min(run([options.imgtar, "load", "--help"]).wall for _ in range(options.rounds))
         print(f"\n`load --help`: {start * 1000:.0f} ms; load average {os.getloadavg()[0]:.1f}.")
         print(f"The whole process with {least} images, then how much longer; in brackets processor time. All in ms.\n")
         print(f"| what | {least} images | {' | '.join(f'{size:,}' for size in sizes)} |")
@@ -356,9 +354,9 @@ def main() -> None:
             if options.only not in case.name:
                 continue
             rounds = bench.measure(case, options.rounds)
-            floor = statistics.median(turn[0].wall for turn in rounds)
-            processor = statistics.median(turn[0].processor for turn in rounds)
-            cells = [cell([(turn[place], turn[0]) for turn in rounds]) for place in range(1, len(sizes) + 1)]
+            small, *large = zip(*rounds, strict=True)
+            floor, processor = min(one.wall for one in small), min(one.processor for one in small)
+            cells = [cell(runs, small) for runs in large]
             print(f"| {case.name} | {floor * 1000:.0f} ({processor * 1000:.0f}) | {' | '.join(cells)} |", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

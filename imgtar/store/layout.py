@@ -7,6 +7,7 @@
     imgtar/index.lock  imgtar/blobs.lock                 see store/lock.py
     imgtar/staging/<name>/                               work of a running transaction, locked while it lives
     imgtar/held/  imgtar/layers/                         a cache, see store/held.py
+    imgtar/images                                        a cache, see store/images.py
 """
 
 from __future__ import annotations
