@@ -4,9 +4,10 @@
     python benchmarks/store_growth.py --sizes 10,1000  # the first size is what the others are compared with
 
 The stores are written here, in the layout that the store uses, notes of verified blobs included: chains of base,
-runtime and app, plain and gzip layers in turn. Every number is the fastest run of the command on the large store less the
-fastest on the smallest one, run in turn, so that start-up and the work for the image itself fall away. In brackets is the same in processor time, which a busy machine changes less. The column of the smallest store is
-the whole process; above the table stands what ``load --help`` takes.
+runtime and app, plain and gzip layers in turn. Every number is the fastest run of the command on the large store less
+the fastest on the smallest one, run in turn, so that start-up and the work for the image itself fall away. In brackets
+is the same in processor time, which a busy machine changes less. The column of the smallest store is the whole process;
+above the table stands what ``load --help`` takes.
 """
 
 from __future__ import annotations
