@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check interop bench bench-quick format clean
+.PHONY: help demo test check interop bench bench-quick bench-store format clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,6 +42,9 @@ bench: $(VENV)/.tests  ## Measure against a plain loop and the peers that are in
 
 bench-quick: $(VENV)/.tests  ## The same, small (under 1 minute)
 	$(BIN)/python benchmarks/run.py --quick
+
+bench-store: $(VENV)/.tests  ## How a load grows with the store, to 10,000 images (about 5 minutes)
+	$(BIN)/python benchmarks/store_growth.py
 
 format: $(VENV)/.tests  ## Format and sort imports
 	$(BIN)/ruff check --fix .

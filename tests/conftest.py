@@ -156,8 +156,10 @@ def snapshot(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, bytes 
 
 
 def stored(store: Path) -> dict[str, bytes | None]:
-    """What a store holds: everything but the cache of what was verified, and what lock files say of their last owner."""
-    return snapshot(store, without=("imgtar/held", "imgtar/layers", "imgtar/blobs.lock", "imgtar/index.lock"))
+    """What a store holds: everything but the caches, and what lock files say of their last owner."""
+    return snapshot(
+        store, without=("imgtar/held", "imgtar/layers", "imgtar/images", "imgtar/blobs.lock", "imgtar/index.lock")
+    )
 
 
 @pytest.fixture

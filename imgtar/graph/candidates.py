@@ -9,7 +9,6 @@ from imgtar.errors import Refused
 from imgtar.graph.catalog import Catalog, Draft, Root, Slot
 from imgtar.graph.chains import complete_chains
 from imgtar.graph.inventory import Inventory
-from imgtar.graph.library import Library
 from imgtar.graph.plan import Missing
 from imgtar.graph.select import Candidate
 from imgtar.graph.walk import Node, Walker, images_of
@@ -137,11 +136,8 @@ def _walkers(catalogs: Sequence[Catalog], held: Inventory, limits: Limits) -> li
     # Documents may be in another archive of the same load, or with the receiver (an OCI layout may lack blobs).
     walkers = []
     for position, catalog in enumerate(catalogs):
-        library: Library = catalog.library
-        for other_position, other in enumerate(catalogs):
-            if other_position != position:
-                library = library.then(other.library)
-        walkers.append(Walker(library.then(held.library), limits))
+        others = [other.library for place, other in enumerate(catalogs) if place != position]
+        walkers.append(Walker(catalog.library.then(*others, held.library), limits))
     return walkers
 
 

@@ -34,7 +34,9 @@ class Gaps:
     def __init__(self, catalogs: Sequence[Catalog]) -> None:
         self._catalogs = catalogs
         self._places: dict[tuple[Digest | None, Digest | None, bool, str], int] = {}
-        self.found: list[Missing] = []
+        self._found: list[Missing] = []
+        self._needed: list[dict[str, None]] = []
+        self._ways: list[dict[tuple[str, ...], None]] = []
         self.blocked: dict[int, list[int]] = {}
 
     def promised(self, digest: Digest) -> Required | None:
@@ -43,6 +45,15 @@ class Gaps:
             if catalog.thin is not None and digest in catalog.thin.requires:
                 return catalog.thin.requires[digest]
         return None
+
+    @property
+    def found(self) -> list[Missing]:
+        """Every gap, with everybody who needs it."""
+        return [self._at(place) for place in range(len(self._found))]
+
+    def _at(self, place: int) -> Missing:
+        needed, ways = tuple(self._needed[place]), tuple(self._ways[place])
+        return replace(self._found[place], needed_by=needed, through=ways)
 
     def add(self, gap: Missing, candidate: int | None = None) -> int:
         """Enter a gap, or join it with what is known of the same one; return its place."""
@@ -55,15 +66,13 @@ class Gaps:
         )
         place = self._places.get(key)
         if place is None:
-            place = self._places[key] = len(self.found)
-            self.found.append(gap)
-        else:
-            known = self.found[place]
-            self.found[place] = replace(
-                known,
-                needed_by=tuple(dict.fromkeys((*known.needed_by, *gap.needed_by))),
-                through=tuple(dict.fromkeys((*known.through, *gap.through)))[:_MOST_WAYS],
-            )
+            place = self._places[key] = len(self._found)
+            self._found.append(gap)
+            self._needed.append({})
+            self._ways.append({})
+        self._needed[place].update(dict.fromkeys(gap.needed_by))
+        if len(self._ways[place]) < _MOST_WAYS:
+            self._ways[place].update(dict.fromkeys(gap.through))
         if candidate is not None:
             self.block(candidate, place)
         return place
@@ -76,7 +85,7 @@ class Gaps:
 
     def of(self, candidate: int) -> tuple[Missing, ...]:
         """The gaps of one candidate."""
-        return tuple(self.found[place] for place in self.blocked.get(candidate, ()))
+        return tuple(self._at(place) for place in self.blocked.get(candidate, ()))
 
     def part(self, part: Part, candidate: Candidate, place: int, *, damaged: bool) -> None:
         """Enter one blob that is nowhere. ``damaged``: the receiver has it, but rotten."""

@@ -51,8 +51,12 @@ class Inventory(Protocol):
         """The diff ID of a held layer, if it can be proved (by reading it, or by an earlier reading)."""
         ...
 
-    def has_image(self, image_id: Digest) -> bool:
-        """Whether an image with that ID is held and named by the index."""
+    def has_image(self, identity: Digest) -> bool:
+        """Whether an image is held that the index names, by its image ID or by the digest of its manifest.
+
+        True also for the digest of a held index, and for what stands below one at any depth: ``identity`` is whatever
+        another image may call its parent by. A document that is damaged, or no longer below a root, is not held.
+        """
         ...
 
     def has_root(self, digest: Digest) -> bool:
@@ -84,7 +88,7 @@ class EmptyInventory:
         """Nothing."""
         return None
 
-    def has_image(self, image_id: Digest) -> bool:
+    def has_image(self, identity: Digest) -> bool:
         """Never."""
         return False
 

@@ -34,9 +34,9 @@ class Library:
         """Put a document on the shelf that imgtar wrote itself."""
         self._extra[digest] = raw
 
-    def then(self, other: Library) -> Library:
-        """A library that looks here first and in ``other`` after."""
-        return Library([self._fetch_here, other._fetch_here], self._limits)
+    def then(self, *others: Library) -> Library:
+        """A library that looks here first and in the ``others`` after, in their order."""
+        return Library([one._fetch_here for one in (self, *others)], self._limits)
 
     def _fetch_here(self, descriptor: Descriptor, cap: int) -> bytes | None:
         raw = self._extra.get(descriptor.digest)

@@ -27,7 +27,9 @@ def names_of(descriptor: Descriptor) -> tuple[tuple[str, ...], tuple[Reference, 
         except Refused:
             continue
         if reference is not None and (reference.tag or reference.digest is None):
-            reference = replace(reference.tagged(), digest=None)
+            reference = reference.tagged()
+            if reference.digest is not None:
+                reference = replace(reference, digest=None)
             return (reference.familiar,), (reference,)
     label = full or short
     return ((label,) if label else ()), ()

@@ -20,6 +20,7 @@ from imgtar.graph.plan import Missing, PlannedImage
 from imgtar.graph.select import Policy
 from imgtar.graph.walk import Node
 from imgtar.model import mediatype
+from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import ImageConfig
 from imgtar.model.reference import Reference
@@ -116,8 +117,10 @@ def check_parents(
                 children.setdefault(link.identity, []).append(image)
     for image in images:
         for link in image.links:
-            if link.identity is not None and link.identity in coming:
-                _starts_with(image, coming[link.identity], link)
+            if link.identity is not None and link.weight != "base":
+                above = coming.get(link.identity)
+                config = above.node.config if above is not None else _held_config(link.identity, held)
+                _starts_with(image, config, link)
             if policy.parents == "ignore" or _is_there(link, arriving, named, held):
                 continue
             counts = link.weight == "declared" or (link.weight == "base" and policy.require_base)
@@ -138,11 +141,21 @@ def _is_there(link: Link, arriving: set[Digest], named: set[str], held: Inventor
     return full in named or held.tagged(full) is not None
 
 
-def _starts_with(image: Named, base: Named, link: Link) -> None:
-    if base.node.config is None or image.node.config is None or link.weight == "base":
+def _held_config(identity: Digest, held: Inventory) -> ImageConfig | None:
+    """The config of a parent that only the receiver has; ``None`` where nobody can read it."""
+    holding = held.holding(identity)
+    if holding is None or not holding.sound or not held.has_image(identity):
+        return None
+    try:
+        return held.library.config(Descriptor(mediatype.IMAGE_CONFIG, identity, holding.size))
+    except Refused:
+        return None  # It is the digest of something else: no image to start with.
+
+
+def _starts_with(image: Named, base: ImageConfig | None, link: Link) -> None:
+    if base is None or image.node.config is None:
         return
-    count = len(base.node.config.diff_ids)
-    if image.node.config.diff_ids[:count] != base.node.config.diff_ids:
+    if image.node.config.diff_ids[: len(base.diff_ids)] != base.diff_ids:
         message = f"says that it was built on {link.identity}, but does not start with its layers"
         raise Refused("E_GRAPH", message, where=", ".join(image.planned.names) or str(image.planned.image_id))
 

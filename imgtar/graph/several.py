@@ -13,10 +13,7 @@ __all__ = ["AllOf", "AnyOf"]
 
 
 def _shelves(inventories: Sequence[Inventory]) -> Library:
-    library = Library([])
-    for one in inventories:
-        library = library.then(one.library)
-    return library
+    return Library([]).then(*(one.library for one in inventories))
 
 
 class AnyOf:

@@ -49,14 +49,16 @@ class Digest:
         Algorithms other than sha256 and sha512 are accepted when well formed, as descriptor.md asks, but are not
         :attr:`supported`. Raises :class:`Refused` (``E_DIGEST``).
         """
+        algorithm, _, encoded = text.partition(":")
+        hexadecimal = _HEX.get(algorithm)
+        if hexadecimal is not None and hexadecimal.fullmatch(encoded) is not None:
+            return cls(algorithm, encoded)
         match = _GRAMMAR.fullmatch(text)
         if match is None:
             raise Refused(
                 "E_DIGEST", f"{shown(text)} is not a digest", hint="a digest looks like sha256:<64 hex digits>"
             )
-        algorithm, encoded = match.groups()
-        hexadecimal = _HEX.get(algorithm)
-        if hexadecimal is not None and hexadecimal.fullmatch(encoded) is None:
+        if hexadecimal is not None:
             raise Refused(
                 "E_DIGEST",
                 f"{shown(text)} is not a digest: {algorithm} takes {_HEX_DIGITS[algorithm]} lowercase hex digits",

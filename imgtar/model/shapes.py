@@ -40,11 +40,9 @@ def _none_is_empty_map(value: Any) -> Any:
     return {} if value is None else value
 
 
-def _none_is_empty_text(value: Any) -> Any:
-    return "" if value is None else value
-
-
-Text = Annotated[str, BeforeValidator(_none_is_empty_text)]
+# ``null`` for a text or a map is as good as none. What stands in every descriptor is ``... | None`` and made empty by
+# ``value``: a validator written in Python would be called for each of the thousands in an index.
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 Annotations = Annotated[dict[str, str], BeforeValidator(_none_is_empty_map)]
 Texts = Annotated[list[str], BeforeValidator(_none_is_empty_list)]
 
@@ -56,14 +54,20 @@ class Shape(BaseModel):
 
 
 class _PlatformShape(Shape):
-    os: Text = ""
-    architecture: Text = ""
-    variant: Text = ""
-    os_version: Text = Field("", alias="os.version")
-    os_features: Texts = Field(default_factory=list, alias="os.features")
+    os: str | None = None
+    architecture: str | None = None
+    variant: str | None = None
+    os_version: str | None = Field(None, alias="os.version")
+    os_features: list[str] | None = Field(None, alias="os.features")
 
     def value(self) -> Platform:
-        return Platform(self.os, self.architecture, self.variant, self.os_version, tuple(self.os_features))
+        return Platform(
+            self.os or "",
+            self.architecture or "",
+            self.variant or "",
+            self.os_version or "",
+            tuple(self.os_features or ()),
+        )
 
 
 def parse_digest(text: str, what: str) -> Digest:
@@ -74,13 +78,13 @@ def parse_digest(text: str, what: str) -> Digest:
 
 
 class DescriptorShape(Shape):
-    media_type: Text = Field("", alias="mediaType")
+    media_type: str | None = Field(None, alias="mediaType")
     digest: str
     size: int = Field(ge=0, le=_INT64)
     platform: _PlatformShape | None = None
-    annotations: Annotations = Field(default_factory=dict)
-    artifact_type: Text = Field("", alias="artifactType")
-    urls: Texts = Field(default_factory=list)
+    annotations: dict[str, str] | None = None
+    artifact_type: str | None = Field(None, alias="artifactType")
+    urls: list[str] | None = None
     data: str | None = None
 
     def value(self, what: str, limits: Limits) -> Descriptor:
@@ -99,13 +103,13 @@ class DescriptorShape(Shape):
             if digest.supported and Digest.of(data, digest.algorithm) != digest:
                 raise Refused("E_DIGEST", f"the data embedded for {digest} has another digest", where=what)
         return Descriptor(
-            self.media_type,
+            self.media_type or "",
             digest,
             self.size,
             self.platform.value() if self.platform else None,
-            self.annotations,
-            self.artifact_type,
-            tuple(self.urls),
+            self.annotations or {},
+            self.artifact_type or "",
+            tuple(self.urls or ()),
             data,
         )
 

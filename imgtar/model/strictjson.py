@@ -25,6 +25,9 @@ _STRUCTURAL = frozenset(
     subject type urls variant""".split()
 )
 _LONGEST_NUMBER = 400
+_MOST_SHAPES, _LONGEST_SHAPE = 256, 512
+_good_shapes: set[tuple[str, ...]] = set()
+"""Key sequences that were looked at: an index has thousands of objects with the same few."""
 
 
 def parse_json(raw: bytes, what: str, *, limit: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Any:
@@ -71,6 +74,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             if key in seen:
                 raise _Objection(f"has the key {shown(key)} twice in one object")
             seen.add(key)
+    shape = tuple(result)
+    if shape in _good_shapes:
+        return result
     folded: set[str] = set()
     for key in result:
         low = key.lower()
@@ -78,6 +84,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             if low in folded:
                 raise _Objection(f"has two keys that differ only in case: {shown(key)}")
             folded.add(low)
+    if len(_good_shapes) < _MOST_SHAPES and sum(map(len, shape)) < _LONGEST_SHAPE:
+        _good_shapes.add(shape)
     return result
 
 
@@ -99,6 +107,7 @@ def _integer(text: str) -> int:
 
 def _check_tree(value: Any, what: str, limits: Limits, *, surrogates: bool) -> None:
     level: Iterable[Any] = [value]
+    containers = (dict, list, str) if surrogates else (dict, list)
     depth = 0
     while level:
         depth += 1
@@ -118,8 +127,4 @@ def _check_tree(value: Any, what: str, limits: Limits, *, surrogates: bool) -> N
                 except UnicodeEncodeError:
                     raise Refused("E_JSON", "holds half of a surrogate pair", where=what) from None
         # Leaves need no further level unless they are text to be looked at.
-        level = (
-            [item for item in below if isinstance(item, dict | list | str)]
-            if surrogates
-            else [item for item in below if isinstance(item, dict | list)]
-        )
+        level = [item for item in below if isinstance(item, containers)]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from imgtar.blob.compression import SNIFF_BYTES, sniff
 from imgtar.blob.files import opened, read_window
 from imgtar.blob.measure import Measure, measure
 from imgtar.errors import ImgtarError, Refused
 from imgtar.graph.inventory import Holding, Tagged
 from imgtar.graph.library import Library
-from imgtar.graph.walk import Walker, images_of
+from imgtar.graph.walk import Walker, nodes_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
+from imgtar.model.limits import DEFAULT_LIMITS
 from imgtar.store.held import HeldCache
+from imgtar.store.images import ImageCache
 from imgtar.store.layout import STORE_LIMITS, Entry, Layout
 
 __all__ = ["StoreInventory"]
@@ -34,8 +37,9 @@ class StoreInventory:
         self._roots = {entry.descriptor.digest for entry in entries}
         self._named = {entry.name.full: entry for entry in reversed(entries) if entry.name}
         self._asked: dict[Digest, Holding | None] = {}
-        self._by_diff_id: dict[Digest, list[Descriptor]] | None = None
-        self._image_ids: set[Digest] | None = None
+        self._images = ImageCache(layout.corner)
+        self._learned = False
+        self._had: dict[Digest, bool] = {}
 
     def status(self, digest: Digest) -> os.stat_result | None:
         """The file of a blob; ``None`` when there is none or it is no regular file."""
@@ -83,12 +87,15 @@ class StoreInventory:
         return measured
 
     def _document(self, descriptor: Descriptor, cap: int) -> bytes | None:
-        if not descriptor.digest.supported:
+        return self._content(descriptor.digest, cap)
+
+    def _content(self, digest: Digest, cap: int) -> bytes | None:
+        if not digest.supported:
             return None
-        status = self.status(descriptor.digest)
+        status = self.status(digest)
         if status is None or status.st_size > cap:
             return None
-        path = self.layout.blob_path(descriptor.digest)
+        path = self.layout.blob_path(digest)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -98,7 +105,13 @@ class StoreInventory:
         finally:
             os.close(fd)
         # A rotten document is as good as none: what needs it then reports it as damaged.
-        return raw if Digest.of(raw, descriptor.digest.algorithm) == descriptor.digest else None
+        return raw if Digest.of(raw, digest.algorithm) == digest else None
+
+    def _small_document(self, digest: Digest) -> bytes | None:
+        try:
+            return self._content(digest, DEFAULT_LIMITS.config)
+        except (ImgtarError, OSError):
+            return None  # This is for the cache only; who needs the document meets the error again.
 
     def diff_id_of(self, digest: Digest) -> Digest | None:
         """The diff ID of a held layer, from an earlier reading or from one now."""
@@ -116,46 +129,78 @@ class StoreInventory:
         holding = self.holding(diff_id)
         if holding is not None and holding.sound:
             return Descriptor(mediatype.layer_media_type("none"), diff_id, holding.size)
-        for digest in [*self.cache.layers_of(diff_id), *(layer.digest for layer in self._claimed(diff_id))]:
-            holding = self.holding(digest)
-            if holding is None or not holding.sound or self.diff_id_of(digest) != diff_id:
+        seen: set[Digest] = set()
+        for digest in self._claimed(diff_id):
+            if digest in seen or not digest.supported:
                 continue
-            measured_as = next((layer for layer in self._claimed(diff_id) if layer.digest == digest), None)
-            if measured_as is not None:
-                return Descriptor(measured_as.media_type, digest, holding.size)
+            seen.add(digest)
+            holding = self.holding(digest)
+            if holding is not None and holding.sound and self.diff_id_of(digest) == diff_id:
+                return Descriptor(self._layer_type(digest), digest, holding.size)
         return None
 
-    def _claimed(self, diff_id: Digest) -> list[Descriptor]:
-        if self._by_diff_id is None:
-            self._by_diff_id = {}
-            walker = Walker(self.library, STORE_LIMITS)
-            for entry in self.entries:
-                try:
-                    images = list(images_of(walker.grow(entry.descriptor)))
-                except ImgtarError:
-                    continue  # A damaged image offers no layers; verify reports it.
-                for image in images:
-                    if image.manifest is not None:
-                        for layer, claimed in zip(image.manifest.layers, image.diff_ids or (), strict=False):
-                            self._by_diff_id.setdefault(claimed, []).append(layer)
-        return self._by_diff_id.get(diff_id, [])
+    def _claimed(self, diff_id: Digest) -> Iterator[Digest]:
+        """Layers that may have that diff ID. One place after the other: most are found in the first."""
+        yield from self.cache.layers_of(diff_id)
+        yield from self._images.layers_of(diff_id)
+        if self._learn():
+            yield from self._images.layers_of(diff_id)
+
+    def _layer_type(self, digest: Digest) -> str:
+        """The media type by the first bytes of a stored layer, whatever the image called it that brought it."""
+        path = self.layout.blob_path(digest)
+        head = bytearray(SNIFF_BYTES)
+        with opened(path, SNIFF_BYTES, path) as content:
+            count = content.readinto(memoryview(head))
+        try:
+            return mediatype.layer_media_type(sniff(bytes(head[:count])))
+        except ValueError:
+            return mediatype.DOCKER_LAYER  # bzip2, xz: it promises nothing, so every reader looks at the bytes.
+
+    def _learn(self) -> bool:
+        """Look at every image that is not in the cache, at most once; return whether there was one."""
+        if self._learned:
+            return False
+        self._learned = True
+        return self._images.learn(
+            dict.fromkeys(entry.descriptor.digest for entry in self.entries), self._small_document, self.status
+        )
+
+    def note_images(self, documents: Iterable[Digest], roots: int) -> None:
+        """Remember what manifests and indexes refer to that were brought in, while they are at hand."""
+        self._images.add(documents, self._small_document, roots)
 
     def has_root(self, digest: Digest) -> bool:
         """Whether ``index.json`` names it."""
         return digest in self._roots
 
-    def has_image(self, image_id: Digest) -> bool:
-        """Whether some root is, or contains, the image with that ID."""
-        if self._image_ids is None:
-            self._image_ids = set()
-            walker = Walker(self.library, STORE_LIMITS)
-            for entry in self.entries:
-                try:
-                    images = list(images_of(walker.grow(entry.descriptor)))
-                except ImgtarError:
-                    continue  # A damaged image is nobody's parent; verify reports it.
-                self._image_ids |= {image.manifest.config.digest for image in images if image.manifest is not None}
-        return image_id in self._image_ids
+    def has_image(self, identity: Digest) -> bool:
+        """See :class:`imgtar.graph.inventory.Inventory`. The cache says where to look, the documents decide."""
+        if identity not in self._had:
+            self._had[identity] = (
+                identity.supported
+                # An image whose config or manifest is gone is not held: mostly this is all there is to ask.
+                and self.status(identity) is not None
+                and (self._below_a_root(identity) or (self._learn() and self._below_a_root(identity)))
+            )
+        return self._had[identity]
+
+    def _below_a_root(self, identity: Digest) -> bool:
+        above = self._images.above(identity)
+        return any(
+            self._contains(entry.descriptor, identity) for entry in self.entries if entry.descriptor.digest in above
+        )
+
+    def _contains(self, root: Descriptor, identity: Digest) -> bool:
+        try:
+            nodes = list(nodes_of(Walker(self.library, STORE_LIMITS).grow(root)))
+        except ImgtarError:
+            return False  # A damaged image is nobody's parent; verify reports it.
+        return any(
+            (node.descriptor.digest == identity and (node.index is not None or node.manifest is not None))
+            or (node.config is not None and node.manifest is not None and node.manifest.config.digest == identity)
+            for node in nodes
+        )
 
     def tagged(self, name: str) -> Tagged | None:
         """What a full name stands for."""

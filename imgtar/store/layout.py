@@ -7,6 +7,7 @@
     imgtar/index.lock  imgtar/blobs.lock                 see store/lock.py
     imgtar/staging/<name>/                               work of a running transaction, locked while it lives
     imgtar/held/  imgtar/layers/                         a cache, see store/held.py
+    imgtar/images                                        a cache, see store/images.py
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Entry:
         ``ref.name``: that is its name then.
         """
         labels, references = names_of(descriptor)
+        if references and descriptor.annotations.get(mediatype.REF_NAME) == labels[0]:
+            return cls(descriptor, references[0])  # As imgtar writes it: the second reading would say the same.
         without = {key: value for key, value in descriptor.annotations.items() if key != mediatype.CONTAINERD_NAME}
         other = names_of(descriptor.with_annotations(without))
         if other[1] and references and other[1] != references:
@@ -115,6 +118,7 @@ class Layout:
         self.index_lock = os.path.join(self.corner, "index.lock")
         self.blobs_lock = os.path.join(self.corner, "blobs.lock")
         self.staging = os.path.join(self.corner, "staging")
+        self._read: tuple[bytes, list[Entry]] | None = None
 
     def blob_path(self, digest: Digest) -> str:
         """Where a blob lies. Only a parsed digest ever becomes a path."""
@@ -205,11 +209,13 @@ class Layout:
                         yield Digest(algorithm, item.name), item.stat(follow_symlinks=False).st_size
 
     def read_index(self) -> list[Entry]:
-        """Return every entry. Raises :class:`StoreTrouble` when ``index.json`` is missing or damaged."""
+        """Return every entry. The same bytes are parsed once. Raises :class:`StoreTrouble` when ``index.json`` is missing or damaged."""
         try:
             fd = os.open(self.index_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
                 raw = file.read(min(os.fstat(fd).st_size, STORE_LIMITS.document) + 1)
+            if self._read is not None and self._read[0] == raw:
+                return list(self._read[1])  # A load reads it twice: for the plan, and again under the lock.
             index = parse_index(raw, "", "index.json", STORE_LIMITS)
         except FileNotFoundError:
             raise StoreTrouble("index.json is missing", where=self.path, hint=_REPAIR) from None
@@ -217,7 +223,9 @@ class Layout:
             raise StoreTrouble(f"index.json cannot be read: {error.strerror}", where=self.path, hint=_REPAIR) from None
         except Refused as error:
             raise StoreTrouble(f"index.json is damaged: {error.message}", where=self.path, hint=_REPAIR) from None
-        return [Entry.read(descriptor) for descriptor in index.manifests]
+        entries = [Entry.read(descriptor) for descriptor in index.manifests]
+        self._read = raw, entries
+        return list(entries)
 
     def write_index(self, entries: Sequence[Entry]) -> None:
         """Replace ``index.json`` atomically and durably: this is the commit point of every change."""

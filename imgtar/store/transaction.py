@@ -265,6 +265,8 @@ class StoreTransaction:
             if [entry.descriptor for entry in merged] != [entry.descriptor for entry in entries]:
                 self._layout.write_index(merged)
             self._report(Event("commit"))
+        documents = [write.digest for write in plan.writes if write.kind in ("manifest", "index")]
+        self._inventory.note_images(documents, len(merged))
         return Receipt(plan.bytes_to_write, plan.bytes_reused, len(plan.writes), len(plan.reused))
 
     def _still_there(self, plan: Plan) -> None:
@@ -311,19 +313,26 @@ def _sync(path: str) -> None:
 
 def _merge(entries: list[Entry], plan: Plan) -> list[Entry]:
     """The index after the plan: names move, what loses its last name stays, untagged."""
-    merged = list(entries)
-    for name, roots in _by_name(plan).items():
-        targets = {root.descriptor.digest for root in roots}
-        if any(entry.name == name and entry.descriptor.digest not in targets for entry in merged):
-            merged = [
-                entry.renamed(None) if entry.name == name and entry.descriptor.digest not in targets else entry
-                for entry in merged
-            ]
+    coming = _by_name(plan)
+    targets = {name: {root.descriptor.digest for root in roots} for name, roots in coming.items()}
+    merged = []
+    there: set[tuple[Reference, Digest]] = set()
+    for entry in entries:
+        if entry.name in targets:
+            if entry.descriptor.digest in targets[entry.name]:
+                there.add((entry.name, entry.descriptor.digest))
+            else:
+                entry = entry.renamed(None)
+        merged.append(entry)
+    for name, roots in coming.items():
         for root in roots:
-            if not any(entry.name == name and entry.descriptor.digest == root.descriptor.digest for entry in merged):
+            if (name, root.descriptor.digest) not in there:
+                there.add((name, root.descriptor.digest))
                 merged.append(Entry.make(root.descriptor, name, root.parent))
+    known = {entry.descriptor.digest for entry in merged}
     for root in plan.roots:
-        if not root.references and all(entry.descriptor.digest != root.descriptor.digest for entry in merged):
+        if not root.references and root.descriptor.digest not in known:
+            known.add(root.descriptor.digest)
             merged.append(Entry.make(root.descriptor, None, root.parent, root.labels[0] if root.labels else ""))
     return tidy(_with_parents(merged, plan))
 
@@ -331,11 +340,12 @@ def _merge(entries: list[Entry], plan: Plan) -> list[Entry]:
 def _with_parents(entries: list[Entry], plan: Plan) -> list[Entry]:
     """Give entries the parent image that was declared now. Of two, the smaller counts: the order of loads must not."""
     declared = {root.descriptor.digest: root.parent for root in plan.roots if root.parent is not None}
+    if not declared:
+        return entries
     result = []
     for entry in entries:
         parent = declared.get(entry.descriptor.digest)
-        known = entry.parent
-        if parent is not None and (known is None or parent.image_id < known.image_id):
+        if parent is not None and ((known := entry.parent) is None or parent.image_id < known.image_id):
             entry = Entry.make(entry.descriptor, entry.name, parent, entry.label)
         result.append(entry)
     return result
@@ -382,7 +392,10 @@ def _advancer(report: Report) -> Callable[[int], object]:
 
 def _refuse_moves(entries: list[Entry], plan: Plan) -> None:
     """Raise :class:`Conflict` when a tag that was free or ours at planning time moved meanwhile."""
+    current: dict[Reference | None, set[Digest]] = {move.reference: set() for move in plan.tags}
+    for entry in entries:
+        if entry.name in current:
+            current[entry.name].add(entry.descriptor.digest)
     for move in plan.tags:
-        current = {entry.descriptor.digest for entry in entries if entry.name == move.reference}
-        if current - {move.root, move.before_root}:
+        if current[move.reference] - {move.root, move.before_root}:
             raise Conflict(f"{move.reference.familiar} was moved by another process meanwhile", hint="run it again")

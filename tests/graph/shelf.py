@@ -97,6 +97,7 @@ class Held:
         self.images += [image for image in self.names.values() if image not in self.images]
         self.blobs = {**(blobs or {}), **blobs_of(*self.images)}
         self.roots = {descriptor_of(root).digest for root in (*self.images, *roots)}
+        self._below = {Digest.parse(digest) for root in roots if isinstance(root, Document) for digest in root.below}
         self.damaged = set(damaged)
         self.library = library_of({d: raw for d, raw in self.blobs.items() if d not in self.damaged})
         self.diff_ids = {layer.digest: layer.diff_id for image in self.images for layer in image.layers}
@@ -116,8 +117,10 @@ class Held:
         known = self.diff_ids.get(str(digest))
         return Digest.parse(known) if known else digest
 
-    def has_image(self, image_id: Digest) -> bool:
-        return any(image.image_id == str(image_id) for image in self.images)
+    def has_image(self, identity: Digest) -> bool:
+        if identity in self.roots or identity in self._below:
+            return True
+        return any(str(identity) in (image.image_id, image.digest) for image in self.images)
 
     def has_root(self, digest: Digest) -> bool:
         return digest in self.roots

@@ -220,3 +220,28 @@ def test_the_errors_of_a_store_are_of_the_tree(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_bytes(b"{}")
     with pytest.raises(StoreTrouble):
         Store(str(tmp_path)).inventory()
+
+
+def test_the_index_is_parsed_once_as_long_as_its_bytes_are_the_same(
+    filled: Imgtar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import imgtar.store.layout as module
+
+    parsed: list[bytes] = []
+    real = module.parse_index
+    monkeypatch.setattr(module, "parse_index", lambda raw, *words: parsed.append(raw) or real(raw, *words))  # type: ignore[func-returns-value]
+    layout = Layout(str(filled.store))
+    first = layout.read_index()
+    first_again = layout.read_index()
+    assert first == first_again
+    assert len(parsed) == 1
+    first_again.clear()
+    assert layout.read_index() == first
+    filled("tag", "app:1", "app:2").ok()
+    parsed.clear()
+    names = {entry.name.familiar for entry in layout.read_index() if entry.name is not None}
+    assert {"app:1", "app:2"} <= names
+    assert len(parsed) == 1
+    (filled.store / "index.json").write_bytes(b"{")
+    with pytest.raises(StoreTrouble):
+        layout.read_index()
