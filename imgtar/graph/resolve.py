@@ -14,9 +14,9 @@ from imgtar.graph.gaps import Gaps, needed_by
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.naming import Names
 from imgtar.graph.parents import Named, check_parents, links_of
-from imgtar.graph.plan import LeftBehind, Plan, PlannedImage, Write
+from imgtar.graph.plan import LeftBehind, Missing, Plan, PlannedImage, Write
 from imgtar.graph.platforms import for_platforms
-from imgtar.graph.select import Candidate, Policy, is_called, rename, select, subject_of
+from imgtar.graph.select import Candidate, Policy, is_called, rename, select, subject_of, subjects_asked_for
 from imgtar.graph.shipping import Shipping
 from imgtar.graph.thin import ThinImage
 from imgtar.graph.walk import Node, Part, images_of, nodes_of, parts_of, platform_of
@@ -49,9 +49,12 @@ def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits
         known = [pair for pair in policy.renames if pair[0] is None or not any(is_called(r, pair[0]) for r, _ in gone)]
         chosen = rename(chosen, known) if chosen or not gone else chosen
     chosen = for_platforms(chosen, policy) if chosen or not gone else chosen
+    if policy.select:
+        chosen += subjects_asked_for(chosen, candidates)
 
     def planned(some: Sequence[Candidate]) -> _Resolution:
         work = _Resolution(catalogs, held, policy, limits, candidates)
+        work.arriving = frozenset(node.descriptor.digest for one in some for node in nodes_of(one.node))
         for candidate in some:
             work.add(candidate)
         return work
@@ -109,6 +112,7 @@ class _Resolution:
     diff_ids: dict[Digest, tuple[Digest, str]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     owners: dict[Digest, list[int]] = field(default_factory=dict)
+    arriving: frozenset[Digest] = frozenset()
     gaps: Gaps = field(init=False)
     names: Names = field(init=False)
     shipping: Shipping = field(init=False)
@@ -136,6 +140,7 @@ class _Resolution:
         fresh = False
         for part in parts:
             fresh |= self._part(part, candidate)
+        self._subject(candidate)
         present = not fresh and self.held.has_root(node.descriptor.digest)
         state: Literal["present", "new"] = "present" if present else "new"
         self.owners.setdefault(node.descriptor.digest, []).append(self.count)
@@ -166,6 +171,27 @@ class _Resolution:
             if one is not None and digest != candidate.node.descriptor.digest:
                 parts.append(Part(one.descriptor, one.kind, candidate.node, one.diff_id))
         return [*parts, *parts_of(candidate.node)]
+
+    def _subject(self, candidate: Candidate) -> None:
+        """An artifact that was asked for by itself is about something: that must be there, or come."""
+        subject = subject_of(candidate) if self.policy.select else None
+        if subject is None or subject in self.arriving or self.held.has_image(subject):
+            return
+        document = candidate.node.manifest or candidate.node.index
+        size = document.subject.size if document is not None and document.subject is not None else None
+        title = printable(candidate.root.title)
+        gap = Missing(
+            "manifest",
+            subject,
+            None,
+            size,
+            needed_by(candidate) or (candidate.root.title,),
+            self.catalogs[candidate.position].label,
+            "absent",
+            f"bring the archive that holds the image which {title} is about, or load without naming {title}",
+            ((title, "subject"),),
+        )
+        self.gaps.add(gap, self.count)
 
     def _part(self, part: Part, candidate: Candidate) -> bool:
         """Decide about one blob; return whether it must be written."""

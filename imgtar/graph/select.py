@@ -25,6 +25,7 @@ __all__ = [
     "rename",
     "select",
     "subject_of",
+    "subjects_asked_for",
     "with_platforms",
 ]
 
@@ -183,6 +184,23 @@ def subject_of(candidate: Candidate) -> Digest | None:
         return Digest.parse(mark) if mark else None
     except Refused:
         return None  # An annotation is free text: one that is no digest refers to nothing.
+
+
+def subjects_asked_for(chosen: Sequence[Candidate], candidates: Sequence[Candidate]) -> list[Candidate]:
+    """What artifacts that were asked for by themselves are about, where it is on offer: it comes along, nameless."""
+    there = {node.descriptor.digest for one in chosen for node in nodes_of(one.node)}
+    found: list[Candidate] = []
+    for one in chosen:
+        subject = subject_of(one)
+        if subject is None or subject in there:
+            continue
+        for other in candidates:
+            inner = {node.descriptor.digest for node in nodes_of(other.node)}
+            if subject in inner and not other.node.absent:
+                found.append(replace(other, root=replace(other.root, references=())))
+                there |= inner
+                break
+    return found
 
 
 def _by_name(candidates: Sequence[Candidate], text: str) -> list[tuple[int, tuple[Reference, ...]]]:
