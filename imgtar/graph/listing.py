@@ -105,7 +105,8 @@ class Listing:
         self.blobs: Mapping[Digest, ListedBlob] = {
             blob.digest: blob for blob in sorted(blobs, key=lambda blob: str(blob.digest))
         }
-        self.images = tuple(sorted(dict.fromkeys(images), key=_image_order))
+        ordered = (replace(image, blobs=tuple(sorted(set(image.blobs), key=str))) for image in images)
+        self.images = tuple(sorted(dict.fromkeys(ordered), key=_image_order))
 
     @cached_property
     def root(self) -> Digest:
