@@ -119,8 +119,11 @@ def _show_place(out: Console, place: Any) -> None:
 def _show_findings(done: Any) -> None:
     import sys
 
+    said = ""
     for finding in done.findings:
         text = printable(f"{finding.subject}: {finding.message}", limit=None)
         sys.stderr.write(f"imgtar: {finding.severity}[{finding.code}]: {text}\n")
-        if finding.hint:
+        # Ten layers of one base want one and the same next step: it is said once.
+        if finding.hint and finding.hint != said:
             sys.stderr.write(f"hint: {printable(finding.hint, limit=None)}\n")
+        said = finding.hint

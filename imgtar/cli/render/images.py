@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from imgtar.cli.console import Console
-from imgtar.text import human_size, printable
+from imgtar.text import human_size, plural, printable
 
 __all__ = ["show_history", "show_inspection", "show_list"]
 
@@ -85,8 +85,16 @@ def show_inspection(out: Console, document: dict[str, Any]) -> None:
     if archive["thin"]:
         parts.append("thin")
     out.line(f"{archive['path']}: {', '.join(parts)}")
+    required = {one["digest"] for one in document["requires"]}
+    if required:
+        size = human_size(sum(one["size"] for one in document["requires"]))
+        out.line(f"requires {plural(len(required), 'blob')} ({size}) of its receiver:")
+        for base in document["bases"]:
+            names = ", ".join(base["names"]) or "(untagged)"
+            count = sum(1 for one in document["requires"] if one["base"] == base)
+            out.line(f"  {plural(count, 'blob')} of {names}  {base['image_id'] or base['digest']}")
     for image in document["images"]:
-        _show_root(out, image)
+        _show_root(out, image, required)
     for other in document["other"]:
         _show_other(out, other, "")
     for gap in document["missing"]:
@@ -96,25 +104,25 @@ def show_inspection(out: Console, document: dict[str, Any]) -> None:
         out.line(f"{finding['severity']}[{finding['code']}]: {finding['subject']}: {finding['message']}")
 
 
-def _show_root(out: Console, image: dict[str, Any]) -> None:
+def _show_root(out: Console, image: dict[str, Any], required: Collection[str]) -> None:
     out.line()
     if "manifests" not in image:
-        _show_image(out, image, ", ".join(image["names"]) or "(untagged)")
+        _show_image(out, image, ", ".join(image["names"]) or "(untagged)", required)
         return
     out.line(", ".join(image["names"]) or "(untagged)")
     out.line(f"  index     {image['digest']}")
     for child in image["manifests"]:
         if "manifests" in child:
-            _show_root(out, child)
+            _show_root(out, child, required)
         else:
-            _show_image(out, child, f"  {child['platform'] or 'no platform'}", "  ")
+            _show_image(out, child, f"  {child['platform'] or 'no platform'}", required, "  ")
     for absent in image["absent"]:
         out.line(f"  {absent['platform'] or 'a platform'} is not in the archive ({absent['digest']})")
     for other in image["other"]:
         _show_other(out, other, "  ")
 
 
-def _show_image(out: Console, image: dict[str, Any], title: str, indent: str = "") -> None:
+def _show_image(out: Console, image: dict[str, Any], title: str, required: Collection[str], indent: str = "") -> None:
     out.line(title)
     facts = [
         ("image ID", image["image_id"]),
@@ -132,7 +140,7 @@ def _show_image(out: Console, image: dict[str, Any], title: str, indent: str = "
     out.line(f"{indent}  size      {human_size(image['size'])} in {len(image['layers'])} layers")
     for place, layer in enumerate(image["layers"], 1):
         size = human_size(layer["size"]) if layer["size"] is not None else "?"
-        lack = "" if layer["present"] else "  NOT HERE"
+        lack = "" if layer["present"] else "  required" if layer["digest"] in required else "  NOT HERE"
         step = printable(layer["created_by"] or "", limit=60)
         out.line(
             f"{indent}  {place:>3}  {layer['digest'] or layer['diff_id']}  {size:>8}  {layer['compression'] or '':5}{lack}  {step}".rstrip()
