@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from imgtar.errors import Refused
-from imgtar.graph.catalog import DeclaredParent, Root
-from imgtar.graph.parents import IN_CONFIG, parent_in_config
+from imgtar.graph.catalog import Root
+from imgtar.graph.parents import WEIGHTS, Link, links_of
 from imgtar.graph.select import Candidate
 from imgtar.graph.walk import Node, images_of, nodes_of, platform_of
-from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import ImageConfig
 from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference
 
@@ -28,8 +25,8 @@ class Facts:
     """One image. ``key`` tells it from every other: its manifest's digest, or its ID where no manifest can be made.
 
     ``digest`` is ``None`` for an image of a docker archive, which has no manifest of its own. A layer is ``None`` when
-    only its diff ID is known; ``diff_ids`` is ``None`` when the config is not here. What it says of its base:
-    ``declared`` outside of it, ``base_digest`` and ``base_name`` in the annotations, ``in_config`` in the config.
+    only its diff ID is known; ``diff_ids`` is ``None`` when the config is not here. ``links`` are the images that it says
+    it stands on, the strongest word first.
     """
 
     key: Digest
@@ -41,10 +38,7 @@ class Facts:
     config_size: int
     layers: tuple[Descriptor | None, ...]
     diff_ids: tuple[Digest, ...] | None
-    declared: DeclaredParent | None
-    in_config: DeclaredParent | None
-    base_digest: Digest | None = None
-    base_name: str = ""
+    links: tuple[Link, ...]
 
     @property
     def rank(self) -> tuple[bool, str, str, str, str]:
@@ -85,7 +79,9 @@ def _take(found: dict[Digest, Facts], image: Facts) -> None:
             known,
             names=tuple(dict.fromkeys((*known.names, *image.names))),
             references=tuple(dict.fromkeys((*known.references, *image.references))),
-            declared=known.declared or image.declared,
+            links=tuple(
+                sorted({*known.links, *image.links}, key=lambda link: (WEIGHTS.index(link.weight), link.title))
+            ),
         )
 
 
@@ -109,10 +105,7 @@ def _of_node(node: Node, root: Root) -> Facts:
         manifest.config.size,
         manifest.layers,
         node.diff_ids,
-        root.parent,
-        _hearsay(node.config),
-        _digest(manifest.annotations.get(mediatype.BASE_DIGEST)),
-        manifest.annotations.get(mediatype.BASE_NAME, ""),
+        links_of(root.parent, manifest, node.config),
     )
 
 
@@ -129,14 +122,8 @@ def _of_draft(root: Root, brought: Mapping[Digest, Descriptor]) -> Facts:
         draft.config.size,
         tuple(slot.layer or brought.get(slot.diff_id) for slot in draft.slots),
         tuple(slot.diff_id for slot in draft.slots),
-        root.parent,
-        _hearsay(draft.parsed),
+        links_of(root.parent, None, draft.parsed),
     )
-
-
-def _hearsay(config: ImageConfig | None) -> DeclaredParent | None:
-    parent = parent_in_config(config)
-    return DeclaredParent(parent, IN_CONFIG) if parent is not None else None
 
 
 def _layers_by_diff_id(images: Iterable[Facts]) -> dict[Digest, Descriptor]:
@@ -146,10 +133,3 @@ def _layers_by_diff_id(images: Iterable[Facts]) -> dict[Digest, Descriptor]:
             if layer is not None:
                 layers.setdefault(diff_id, layer)
     return layers
-
-
-def _digest(text: str | None) -> Digest | None:
-    try:
-        return Digest.parse(text) if text else None
-    except Refused:
-        return None  # An annotation is free text: one that is no digest names no image.

@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from imgtar.errors import Refused
-from imgtar.graph.catalog import DeclaredParent
 from imgtar.graph.facts import Facts
+from imgtar.graph.parents import IN_ANNOTATIONS, Link
 from imgtar.model.digest import Digest
 from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference
 
-__all__ = ["BY_ANNOTATIONS", "BY_LAYERS", "Family", "Parent", "families"]
+__all__ = ["BY_LAYERS", "Family", "Parent", "families"]
 
-BY_ANNOTATIONS = "base annotations"
 BY_LAYERS = "layers"
 
 _PlatformKey = tuple[str, str, str] | None
@@ -105,36 +104,32 @@ class _Known:
         return Parent(image.image_id, image.digest, image.names[0] if image.names else "", learned_from, place)
 
     def parent_of(self, place: int, image: Facts) -> Parent | None:
-        """What the image says it stands on."""
-        if image.declared is not None:
-            return self._declared(image.declared)
-        annotated = self._annotated(place, image)
-        if annotated is not None:
-            return annotated
-        return self._declared(image.in_config) if image.in_config is not None else None
+        """What the image says it stands on: its strongest word."""
+        if not image.links:
+            return None
+        link = image.links[0]
+        return self._annotated(place, image, link) if link.weight == "base" else self._declared(link)
 
-    def _declared(self, parent: DeclaredParent) -> Parent:
-        place = self._by_id.get(parent.image_id)
+    def _declared(self, parent: Link) -> Parent:
+        place = self._by_id.get(parent.identity) if parent.identity is not None else None
         if place is None:
-            return Parent(parent.image_id, None, parent.name, parent.learned_from)
+            return Parent(parent.identity, None, parent.name, parent.learned_from)
         found = self.at(place, parent.learned_from)
         return replace(found, name=found.name or parent.name)
 
-    def _annotated(self, place: int, image: Facts) -> Parent | None:
-        digest, name = image.base_digest, image.base_name
+    def _annotated(self, place: int, image: Facts, link: Link) -> Parent:
+        digest, name = link.identity, link.name
         if digest is not None:
             # A name without this digest is no proof: names move.
             found = self._by_key.get(digest)
             if found is None:
                 members = [self._by_key[key] for key in self._indexes.get(digest, ()) if key in self._by_key]
                 found = self._member(members, image)
-        elif name:
-            found = self._named(name, place, image)
         else:
-            return None
+            found = self._named(name, place, image)
         if found is None:
-            return Parent(None, digest, name, BY_ANNOTATIONS)
-        parent = self.at(found, BY_ANNOTATIONS)
+            return Parent(None, digest, name, IN_ANNOTATIONS)
+        parent = self.at(found, IN_ANNOTATIONS)
         return replace(parent, digest=digest or parent.digest, name=parent.name or name)
 
     def _member(self, members: Sequence[int], image: Facts) -> int | None:

@@ -22,11 +22,11 @@ from imgtar.graph.walk import Node
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import ImageConfig
+from imgtar.model.documents import ImageConfig, Manifest
 from imgtar.model.reference import Reference
 from imgtar.text import printable
 
-__all__ = ["IN_ANNOTATIONS", "IN_CONFIG", "Link", "Named", "check_parents", "links_of", "parent_in_config"]
+__all__ = ["IN_ANNOTATIONS", "IN_CONFIG", "WEIGHTS", "Link", "Named", "check_parents", "links_of", "parent_in_config"]
 
 IN_CONFIG = "parent in the config"
 IN_ANNOTATIONS = "base annotations"
@@ -36,6 +36,8 @@ _MOST_WAYS = 100
 """A chain of a thousand images is told by its first steps; who needs what is always told in full."""
 
 Weight = Literal["declared", "base", "hearsay"]
+WEIGHTS: tuple[Weight, ...] = ("declared", "base", "hearsay")
+"""From the strongest word to the weakest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,17 @@ def parent_in_config(config: ImageConfig | None) -> Digest | None:
         return None  # Docker before 1.10 wrote random IDs of other lengths here; such a one names no image of today.
 
 
-def links_of(node: Node, declared: DeclaredParent | None) -> Iterator[Link]:
+def links_of(
+    declared: DeclaredParent | None, manifest: Manifest | None, config: ImageConfig | None
+) -> tuple[Link, ...]:
     """Every image that this one names, the strongest word first."""
+    return tuple(_links(declared, manifest, config))
+
+
+def _links(declared: DeclaredParent | None, manifest: Manifest | None, config: ImageConfig | None) -> Iterator[Link]:
     if declared is not None:
         yield Link(declared.image_id, declared.name, declared.learned_from, "declared")
-    annotations = node.manifest.annotations if node.manifest is not None else {}
+    annotations = manifest.annotations if manifest is not None else {}
     name, text = annotations.get(mediatype.BASE_NAME, ""), annotations.get(mediatype.BASE_DIGEST, "")
     try:
         digest = Digest.parse(text) if text else None
@@ -78,7 +86,7 @@ def links_of(node: Node, declared: DeclaredParent | None) -> Iterator[Link]:
         digest = None  # Free text: what is no digest names nothing.
     if digest is not None or name:
         yield Link(digest, name, IN_ANNOTATIONS, "base")
-    hearsay = parent_in_config(node.config)
+    hearsay = parent_in_config(config)
     if hearsay is not None and (declared is None or hearsay != declared.image_id):
         yield Link(hearsay, "", IN_CONFIG, "hearsay")
 

@@ -146,13 +146,15 @@ class _Resolution:
         self.owners.setdefault(node.descriptor.digest, []).append(self.count)
         if said is not None and said.image_id is not None:
             planned = PlannedImage(names, said.image_id, said.digest, said.platform, state)
-            self.images.append((node.descriptor.digest, Named(planned, node, tuple(links_of(node, root.parent)))))
+            self.images.append((node.descriptor.digest, Named(planned, node, links_of(root.parent, None, None))))
         for image in images_of(node):
             if id(image) in left_out or image.manifest is None:
                 continue
             digest = image.descriptor.digest
             planned = PlannedImage(names, image.manifest.config.digest, digest, platform_of(image), state)
-            self.images.append((node.descriptor.digest, Named(planned, image, tuple(links_of(image, root.parent)))))
+            self.images.append(
+                (node.descriptor.digest, Named(planned, image, links_of(root.parent, image.manifest, image.config)))
+            )
             self.owners.setdefault(digest, []).append(self.count)
             self.findings += _oddities(image, printable(root.title))
         self.names.add(candidate, self.catalogs[candidate.position].label, tuple(parts))
