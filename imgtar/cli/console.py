@@ -99,6 +99,10 @@ class Console:
         if not self.quiet:
             sys.stderr.write(f"{printable(text, keep_newlines=True, limit=None)}\n")
 
+    def warn(self, text: str) -> None:
+        """Say what must be known, however quiet the run is to be."""
+        sys.stderr.write(f"{printable(text, keep_newlines=True, limit=None)}\n")
+
     def line(self, text: str = "") -> None:
         """Write one line of the result."""
         sys.stdout.write(f"{printable(text, limit=None)}\n")

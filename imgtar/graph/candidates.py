@@ -9,6 +9,7 @@ from imgtar.errors import Refused
 from imgtar.graph.catalog import Catalog, Draft, Root, Slot
 from imgtar.graph.chains import complete_chains
 from imgtar.graph.inventory import Inventory
+from imgtar.graph.library import Library
 from imgtar.graph.plan import Missing
 from imgtar.graph.select import Candidate
 from imgtar.graph.walk import Node, Walker, images_of
@@ -93,9 +94,14 @@ def grow_candidates(
     """Return every root with its node, and the gaps of images whose layers nobody has, so that they have no node."""
     candidates: list[Candidate] = []
     lost: list[tuple[Root, list[Missing]]] = []
-    walkers = _walkers(catalogs, held, limits)
+    libraries = _libraries(catalogs, held)
+    walkers = [Walker(library, limits) for library in libraries]
     completed = complete_chains(catalogs, limits)
-    incomplete = any(root.draft is not None and not root.draft.complete for each in catalogs for root in each.roots)
+    incomplete = any(
+        bool(root.lost_config) or (root.draft is not None and not root.draft.complete)
+        for each in catalogs
+        for root in each.roots
+    )
     brought = _brought(catalogs, walkers) if incomplete else {}
 
     def offered(digest: Digest) -> bool:
@@ -108,8 +114,11 @@ def grow_candidates(
                 lost.append((root, gaps))
                 continue
             if root.lost_config:
-                lost.append((root, [_config_gap(root, catalog)]))
-                continue
+                found = _with_config(root, catalogs, held, libraries[position])
+                if found is None:
+                    lost.append((root, [_config_gap(root, catalog), *_lost_layer_gaps(root)]))
+                    continue
+                root = found
             if descriptor is None:
                 assert root.draft is not None
                 draft = settle(root.draft, brought, held, offered)
@@ -132,18 +141,60 @@ def grow_candidates(
     return candidates, lost
 
 
-def _walkers(catalogs: Sequence[Catalog], held: Inventory, limits: Limits) -> list[Walker]:
+def _libraries(catalogs: Sequence[Catalog], held: Inventory) -> list[Library]:
     # Documents may be in another archive of the same load, or with the receiver (an OCI layout may lack blobs).
-    walkers = []
+    libraries = []
     for position, catalog in enumerate(catalogs):
         others = [other.library for place, other in enumerate(catalogs) if place != position]
-        walkers.append(Walker(catalog.library.then(*others, held.library), limits))
-    return walkers
+        libraries.append(catalog.library.then(*others, held.library))
+    return libraries
+
+
+def _lost_digest(root: Root) -> Digest | None:
+    """The image ID in the path of a config that is not in its archive."""
+    stem = root.lost_config.rpartition("/")[2].removesuffix(".json").removeprefix("sha256:")
+    return Digest("sha256", stem) if len(stem) == 64 and not set(stem) - set("0123456789abcdef") else None
+
+
+def _with_config(root: Root, catalogs: Sequence[Catalog], held: Inventory, library: Library) -> Root | None:
+    """The image of a docker archive that lacks its config, completed by one that is elsewhere."""
+    digest = _lost_digest(root)
+    if digest is None:
+        return None
+    sizes = [size for catalog in catalogs if (size := catalog.offers.get(digest)) is not None]
+    holding = held.holding(digest)
+    if holding is not None and holding.sound:
+        sizes.append(holding.size)
+    if not sizes:
+        return None
+    config = Descriptor(mediatype.IMAGE_CONFIG, digest, sizes[0])
+    parsed = library.config(config)
+    if parsed is None:
+        return None
+    if len(parsed.diff_ids) != len(root.lost_layers):
+        message = (
+            f"the image has {len(root.lost_layers)} layers in manifest.json, its config {len(parsed.diff_ids)} diff IDs"
+        )
+        raise Refused("E_DIFFID", message, where=str(digest))
+    slots = tuple(
+        Slot(diff_id, layer, path) for diff_id, (path, layer) in zip(parsed.diff_ids, root.lost_layers, strict=True)
+    )
+    return replace(root, draft=Draft(config, parsed, slots), lost_config="", lost_layers=())
+
+
+def _lost_layer_gaps(root: Root) -> list[Missing]:
+    """The layer files that are not there either; without the config not even their diff IDs are known."""
+    needed = tuple(reference.familiar for reference in root.references) or (printable(root.title),)
+    hint = f"save {printable(root.title)} again where it is whole"
+    return [
+        Missing("layer", None, None, None, needed, path, "absent", hint, ((needed[0], f"layer {place}"),))
+        for place, (path, layer) in enumerate(root.lost_layers, 1)
+        if layer is None
+    ]
 
 
 def _config_gap(root: Root, catalog: Catalog) -> Missing:
-    stem = root.lost_config.rpartition("/")[2].removesuffix(".json")
-    digest = Digest("sha256", stem) if len(stem) == 64 and not set(stem) - set("0123456789abcdef") else None
+    digest = _lost_digest(root)
     needed = tuple(reference.familiar for reference in root.references) or (printable(root.title),)
     hint = f"the archive names the config but does not hold it: save {printable(root.title)} again where it is whole"
     through = ((needed[0], "config"),)

@@ -62,7 +62,7 @@ class Root:
     ``labels`` are the names as they were written, ``references`` those that are whole names with a tag. ``descriptor``
     is ``None`` for a docker archive's image some of whose layers are not in the archive: only the receiver's holdings
     can complete its ``draft``. ``lost_config`` is the path of a config that a docker archive names but does not hold:
-    nothing more is known of such an image. ``v1_id`` is the ID in a pre-1.10 archive; such an image has neither
+    without it only ``lost_layers`` are known, the path of each layer with the blob where that is there. ``v1_id`` is the ID in a pre-1.10 archive; such an image has neither
     ``descriptor`` nor ``draft`` when its parent chain is ``cut`` there: another archive of the load may complete it.
     """
 
@@ -72,6 +72,7 @@ class Root:
     parent: DeclaredParent | None = None
     draft: Draft | None = None
     lost_config: str = ""
+    lost_layers: tuple[tuple[str, Descriptor | None], ...] = ()
     v1_id: str = ""
 
     @property

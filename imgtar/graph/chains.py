@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -19,7 +18,6 @@ from imgtar.text import printable
 
 __all__ = ["complete_chains", "draft_of_chain"]
 
-_HEX = re.compile("[0-9a-f]{64}")
 _LONGEST_WAY = 100
 
 
@@ -150,7 +148,7 @@ class _Gaps:
         if known is None:
             known = Missing(
                 kind="parent",
-                digest=Digest("sha256", identity) if _HEX.fullmatch(identity) else None,
+                digest=None,  # The ID was drawn by lot: it is the digest of nothing.
                 diff_id=None,
                 size=None,
                 needed_by=(),
@@ -180,7 +178,7 @@ class _Gaps:
 
 _PARENT_HINT = (
     "bring the archive that holds the lower part of the image and give both to one load (-i ONE -i OTHER), or docker "
-    "save the whole image again; the layers of the parent are not here, so --parents warn or ignore cannot help"
+    "save the whole image again (a store does not keep these IDs); the layers of the parent are not here, so --parents warn or ignore cannot help"
 )
 _LAYER_HINT = (
     "bring another archive that holds this layer and give both to one load (-i ONE -i OTHER), or docker save the whole "

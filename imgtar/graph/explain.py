@@ -11,6 +11,9 @@ from imgtar.text import human_size, printable
 
 __all__ = ["describe_missing", "explain_missing"]
 
+_MOST = 500
+"""Gaps told as text; JSON has all."""
+
 _CLASSES = {
     "absent": "is not in the archive, and the receiver does not hold it",
     "promised-by-base": "was left out because the receiver was said to hold it, but it does not",
@@ -25,7 +28,9 @@ def describe_missing(gap: Missing, *, place: Literal["load", "archive", "store",
 
     ``place`` is what was looked at: an ``archive`` alone or the ``store`` know of no receiver.
     """
-    what = str(gap.digest) if gap.digest else f"diff ID {gap.diff_id}" if gap.diff_id else "(of unknown digest)"
+    what = str(gap.digest) if gap.digest else f"diff ID {gap.diff_id}" if gap.diff_id else ""
+    if not what:
+        what = gap.through[0][-1] if gap.kind == "parent" and gap.through else "(of unknown digest)"
     size = f" ({human_size(gap.size)})" if gap.size else ""
     needed = _needed(gap)
     expected = f"; expected in {printable(gap.expected_in)}" if gap.expected_in else ""
@@ -54,13 +59,13 @@ def _needed(gap: Missing) -> str:
     return ", ".join(told)
 
 
-def explain_missing(gaps: Sequence[Missing]) -> DependencyMissing:
-    """The error that lists every gap, with the hints of all of them, each once."""
+def explain_missing(gaps: Sequence[Missing], what: str = "nothing was loaded") -> DependencyMissing:
+    """The error that lists every gap, with the hints of all of them, each once; ``what`` begins it."""
     count = f"{len(gaps)} things are missing" if len(gaps) > 1 else "1 thing is missing"
-    lines = [f"nothing was loaded: {count}"]
-    lines += [f"  {describe_missing(gap)}" for gap in gaps[:50]]
-    if len(gaps) > 50:
-        lines.append(f"  and {len(gaps) - 50} more (--json lists all)")
+    lines = [f"{what}: {count}"]
+    lines += [f"  {describe_missing(gap)}" for gap in gaps[:_MOST]]
+    if len(gaps) > _MOST:
+        lines.append(f"  and {len(gaps) - _MOST} more (--json lists all)")
     hints = list(dict.fromkeys(gap.hint for gap in gaps if gap.hint))
     return DependencyMissing(
         "\n".join(lines), hint="; ".join(hints[:3]), details={"missing": [gap.to_json() for gap in gaps]}

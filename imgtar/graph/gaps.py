@@ -77,6 +77,13 @@ class Gaps:
             self.block(candidate, place)
         return place
 
+    def inherit(self, place: int, name: str, way: Sequence[str]) -> None:
+        """Say that ``name`` needs what is missing too, because it stands on an image that does: ``way`` leads there."""
+        self._needed[place].setdefault(name)
+        for known in list(self._ways[place]):
+            if known[0] == way[-1] and len(self._ways[place]) < _MOST_WAYS:
+                self._ways[place].setdefault((*way[:-1], *known))
+
     def block(self, candidate: int, place: int) -> None:
         """Say that the candidate cannot come because of the gap at ``place``."""
         places = self.blocked.setdefault(candidate, [])
@@ -127,7 +134,7 @@ class Gaps:
                 base.title if base is not None else catalog.label,
                 gap_class,
                 hint,
-                (_way(part, candidate),),
+                (_way(part, candidate, whom),),
                 base,
             ),
             place,
@@ -147,15 +154,15 @@ class Gaps:
                 "",
                 "platform-not-shipped",
                 f"save {printable(names[0])} again on a host that has {name}",
-                ((printable(candidate.root.title), name),),
+                ((printable(names[0]), name),),
             ),
             place,
         )
 
 
-def _way(part: Part, candidate: Candidate) -> tuple[str, ...]:
-    """From the image to the blob: its name, the platform inside an index, and the role of the blob."""
-    way = [printable(candidate.root.title)]
+def _way(part: Part, candidate: Candidate, whom: str) -> tuple[str, ...]:
+    """From the image (as ``whom`` it is called) to the blob: the platform inside an index, and the role of the blob."""
+    way = [whom]
     if part.owner is not candidate.node:
         platform = platform_of(part.owner)
         digest = part.owner.descriptor.digest

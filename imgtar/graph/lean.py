@@ -54,11 +54,6 @@ class Lean:
     record: ThinRecord | None
     fates: tuple[Fate, ...]
 
-    @property
-    def left_out(self) -> tuple[Fate, ...]:
-        """The blobs that do not travel."""
-        return tuple(fate for fate in self.fates if not fate.carried)
-
 
 def fates_of_full(plan: Plan) -> tuple[Fate, ...]:
     """A full archive carries everything."""

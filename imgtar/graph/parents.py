@@ -8,7 +8,7 @@ its base in every Docker config, and no engine has ever asked for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,6 @@ from imgtar.graph.finding import Finding, Severity
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.plan import Missing, PlannedImage
 from imgtar.graph.select import Policy
-from imgtar.graph.walk import Node
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
@@ -26,7 +25,17 @@ from imgtar.model.documents import ImageConfig, Manifest
 from imgtar.model.reference import Reference
 from imgtar.text import printable
 
-__all__ = ["IN_ANNOTATIONS", "IN_CONFIG", "WEIGHTS", "Link", "Named", "check_parents", "links_of", "parent_in_config"]
+__all__ = [
+    "IN_ANNOTATIONS",
+    "IN_CONFIG",
+    "WEIGHTS",
+    "Link",
+    "Named",
+    "check_parents",
+    "heirs",
+    "links_of",
+    "parent_in_config",
+]
 
 IN_CONFIG = "parent in the config"
 IN_ANNOTATIONS = "base annotations"
@@ -93,10 +102,10 @@ def _links(declared: DeclaredParent | None, manifest: Manifest | None, config: I
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A planned image, its node, and the links it has."""
+    """An image that comes, or would if it were whole, its config, and the links it has."""
 
     planned: PlannedImage
-    node: Node
+    config: ImageConfig | None
     links: tuple[Link, ...]
 
     @property
@@ -118,16 +127,12 @@ def check_parents(
     named = set(names)
     gaps: dict[tuple[Digest | None, str], tuple[Missing, list[Digest]]] = {}
     findings: list[Finding] = []
-    children: dict[Digest, list[Named]] = {}
-    for image in images:
-        for link in image.links:
-            if link.weight == "declared" and link.identity is not None:
-                children.setdefault(link.identity, []).append(image)
+    children = _children(images)
     for image in images:
         for link in image.links:
             if link.identity is not None and link.weight != "base":
                 above = coming.get(link.identity)
-                config = above.node.config if above is not None else _held_config(link.identity, held)
+                config = above.config if above is not None else _held_config(link.identity, held)
                 _starts_with(image, config, link)
             if policy.parents == "ignore" or _is_there(link, arriving, named, held):
                 continue
@@ -161,9 +166,9 @@ def _held_config(identity: Digest, held: Inventory) -> ImageConfig | None:
 
 
 def _starts_with(image: Named, base: ImageConfig | None, link: Link) -> None:
-    if base is None or image.node.config is None:
+    if base is None or image.config is None:
         return
-    if image.node.config.diff_ids[: len(base.diff_ids)] != base.diff_ids:
+    if image.config.diff_ids[: len(base.diff_ids)] != base.diff_ids:
         message = f"says that it was built on {link.identity}, but does not start with its layers"
         raise Refused("E_GRAPH", message, where=", ".join(image.planned.names) or str(image.planned.image_id))
 
@@ -172,6 +177,21 @@ def _remark(image: Named, link: Link, severity: Severity) -> Finding:
     what = "base image" if link.weight == "base" else "parent image"
     message = f"the {what} {link.title} of {printable(image.title)} is nowhere ({link.learned_from})"
     return Finding("E_MISSING", severity, str(link.identity or printable(link.name)), message, 4)
+
+
+def _children(images: Sequence[Named]) -> dict[Digest, list[Named]]:
+    children: dict[Digest, list[Named]] = {}
+    for image in images:
+        for link in image.links:
+            if link.weight == "declared" and link.identity is not None:
+                children.setdefault(link.identity, []).append(image)
+    return children
+
+
+def heirs(images: Sequence[Named]) -> Callable[[Named], list[list[Named]]]:
+    """Return the function that says who declares an image as an ancestor: the way up from each, without the image."""
+    children = _children(images)
+    return lambda image: [way[:-1] for way in _descendants(image, children)[1:]]
 
 
 def _descendants(image: Named, children: Mapping[Digest, Sequence[Named]]) -> list[list[Named]]:

@@ -13,10 +13,19 @@ from imgtar.graph.finding import Finding
 from imgtar.graph.gaps import Gaps, needed_by
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.naming import Names
-from imgtar.graph.parents import Named, check_parents, links_of
+from imgtar.graph.parents import Named, check_parents, heirs, links_of
 from imgtar.graph.plan import LeftBehind, Missing, Plan, PlannedImage, Write
 from imgtar.graph.platforms import for_platforms
-from imgtar.graph.select import Candidate, Policy, is_called, rename, select, subject_of, subjects_asked_for
+from imgtar.graph.select import (
+    Candidate,
+    Policy,
+    is_called,
+    one_of_each,
+    rename,
+    select,
+    subject_of,
+    subjects_asked_for,
+)
 from imgtar.graph.shipping import Shipping
 from imgtar.graph.thin import ThinImage
 from imgtar.graph.walk import Node, Part, images_of, nodes_of, parts_of, platform_of
@@ -51,6 +60,7 @@ def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits
     chosen = for_platforms(chosen, policy) if chosen or not gone else chosen
     if policy.select:
         chosen += subjects_asked_for(chosen, candidates)
+    chosen, doubles = one_of_each(chosen, lambda descriptor: _there(descriptor, catalogs, held))
 
     def planned(some: Sequence[Candidate]) -> _Resolution:
         work = _Resolution(catalogs, held, policy, limits, candidates)
@@ -60,14 +70,22 @@ def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits
         return work
 
     work = planned(chosen)
-    for _, gaps in gone:
-        for gap in gaps:
-            work.gaps.add(gap)
+    work.findings += doubles
+    for root, gaps in gone:
+        work.add_lost(root, gaps)
     plan = work.finish()
     if not policy.partial or plan.complete:
         return plan
     behind = [LeftBehind(root.title, tuple(gaps)) for root, gaps in gone]
     return _partial(chosen, work, planned, behind) or plan
+
+
+def _there(descriptor: Descriptor, catalogs: Sequence[Catalog], held: Inventory) -> bool:
+    """Whether a blob is carried by some archive, or held."""
+    if any(catalog.offers.get(descriptor.digest) == descriptor.size for catalog in catalogs):
+        return True
+    holding = held.holding(descriptor.digest) if descriptor.digest.supported else None
+    return holding is not None and holding.sound
 
 
 def _partial(
@@ -79,13 +97,13 @@ def _partial(
     """The plan for those that are whole, ``None`` when none is. What stands on an image left behind stays too."""
     while True:
         dropped = [one for place, one in enumerate(chosen) if place in work.gaps.blocked]
-        behind += [
-            LeftBehind(one.root.title, work.gaps.of(place))
-            for place, one in enumerate(chosen)
-            if place in work.gaps.blocked
-        ]
+        # Two archives may list one image: it is left once.
+        lists = {
+            one.node.descriptor.digest: (one, place) for place, one in enumerate(chosen) if place in work.gaps.blocked
+        }
+        behind += [LeftBehind(one.root.title, work.gaps.of(place)) for one, place in lists.values()]
         subjects = {node.descriptor.digest for one in dropped for node in nodes_of(one.node)}
-        chosen = [one for one in chosen if one not in dropped]
+        chosen = [one for place, one in enumerate(chosen) if place not in work.gaps.blocked]
         kept = {node.descriptor.digest for one in chosen for node in nodes_of(one.node)}
         chosen = [one for one in chosen if subject_of(one) not in subjects - kept]
         if not chosen:
@@ -113,6 +131,7 @@ class _Resolution:
     findings: list[Finding] = field(default_factory=list)
     owners: dict[Digest, list[int]] = field(default_factory=dict)
     arriving: frozenset[Digest] = frozenset()
+    lost: list[tuple[Named, list[int]]] = field(default_factory=list)
     gaps: Gaps = field(init=False)
     names: Names = field(init=False)
     shipping: Shipping = field(init=False)
@@ -146,19 +165,32 @@ class _Resolution:
         self.owners.setdefault(node.descriptor.digest, []).append(self.count)
         if said is not None and said.image_id is not None:
             planned = PlannedImage(names, said.image_id, said.digest, said.platform, state)
-            self.images.append((node.descriptor.digest, Named(planned, node, links_of(root.parent, None, None))))
+            self.images.append((node.descriptor.digest, Named(planned, None, links_of(root.parent, None, None))))
         for image in images_of(node):
             if id(image) in left_out or image.manifest is None:
                 continue
             digest = image.descriptor.digest
             planned = PlannedImage(names, image.manifest.config.digest, digest, platform_of(image), state)
             self.images.append(
-                (node.descriptor.digest, Named(planned, image, links_of(root.parent, image.manifest, image.config)))
+                (
+                    node.descriptor.digest,
+                    Named(planned, image.config, links_of(root.parent, image.manifest, image.config)),
+                )
             )
             self.owners.setdefault(digest, []).append(self.count)
             self.findings += _oddities(image, printable(root.title))
         self.names.add(candidate, self.catalogs[candidate.position].label, tuple(parts))
         self.count += 1
+
+    def add_lost(self, root: Root, gaps: Sequence[Missing]) -> None:
+        """Take in an image that has no node because parts of it are nowhere: its gaps, and what it stands on."""
+        places = [self.gaps.add(gap) for gap in gaps]
+        draft = root.draft
+        if draft is not None:
+            names = tuple(reference.familiar for reference in root.references)
+            planned = PlannedImage(names, draft.config.digest, draft.config.digest, draft.parsed.platform, "new")
+            named = Named(planned, draft.parsed, links_of(root.parent, None, draft.parsed))
+            self.lost.append((named, places))
 
     def _said_of(self, candidate: Candidate) -> ThinImage | None:
         """What a thin archive says about a root that it leaves out altogether."""
@@ -340,14 +372,34 @@ class _Resolution:
                 )
 
     def _parents(self) -> None:
-        images = [named for _, named in self.images]
+        images = [*(named for _, named in self.images), *(named for named, _ in self.lost)]
         gaps, findings = check_parents(images, self.names.roots, self.names.full, self.held, self.policy)
         self.findings += findings
+        if self.policy.parents == "require":
+            self._inherit(images)
         for gap, blocked in gaps:
             place = self.gaps.add(gap)
             for digest in blocked:
-                for candidate in self.owners[digest]:
+                for candidate in self.owners.get(digest, ()):
                     self.gaps.block(candidate, place)
+
+    def _inherit(self, images: Sequence[Named]) -> None:
+        """Whoever declares an incomplete image as its parent needs what that lacks."""
+        lacking = [
+            (named, self.gaps.blocked[candidate])
+            for _, named in self.images
+            for candidate in self.owners[named.planned.digest]
+            if candidate in self.gaps.blocked
+        ]
+        above = heirs(images) if lacking or self.lost else None
+        for named, places in [*lacking, *self.lost] if above is not None else ():
+            for way in above(named) if above is not None else ():
+                steps = [*(printable(step.title) for step in way), printable(named.title)]
+                for place in list(places):
+                    self.gaps.inherit(place, way[0].title, steps)
+                for candidate in self.owners.get(way[0].planned.digest, ()):
+                    for place in list(places):
+                        self.gaps.block(candidate, place)
 
 
 def _once(images: Iterable[PlannedImage]) -> tuple[PlannedImage, ...]:

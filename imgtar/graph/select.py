@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from imgtar.errors import NotFound, Refused, UsageError
 from imgtar.graph.catalog import Root
-from imgtar.graph.walk import Node, images_of, nodes_of
+from imgtar.graph.finding import Finding
+from imgtar.graph.walk import Node, images_of, nodes_of, parts_of
+from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference, parse_user_reference
@@ -22,6 +24,7 @@ __all__ = [
     "identities",
     "is_called",
     "matches_identity",
+    "one_of_each",
     "rename",
     "select",
     "subject_of",
@@ -201,6 +204,44 @@ def subjects_asked_for(chosen: Sequence[Candidate], candidates: Sequence[Candida
                 there |= inner
                 break
     return found
+
+
+def one_of_each(
+    chosen: Sequence[Candidate], there: Callable[[Descriptor], bool]
+) -> tuple[list[Candidate], list[Finding]]:
+    """Keep one manifest for each name when several archives bring one image with its layers in several forms.
+
+    It is the same image, as its ID says; the manifest of which the most is ``there`` counts, of equals the one with the
+    smaller digest, so that the order of the archives does not.
+    """
+    homes: dict[tuple[Reference, Digest], dict[Digest, int]] = {}
+    for place, one in enumerate(chosen):
+        manifest = one.node.manifest
+        if one.node.is_image and manifest is not None:
+            for reference in one.root.references:
+                homes.setdefault((reference, manifest.config.digest), {}).setdefault(one.node.descriptor.digest, place)
+    loses: dict[int, set[Reference]] = {}
+    findings = []
+    for (reference, _), places in homes.items():
+        if len(places) < 2:
+            continue
+        ranked = sorted(places, key=lambda digest: (_lacks(chosen[places[digest]], there), str(digest)))
+        for digest in ranked[1:]:
+            for place, one in enumerate(chosen):
+                if one.node.descriptor.digest == digest:
+                    loses.setdefault(place, set()).add(reference)
+        message = f"{reference.familiar} comes in {len(ranked)} forms of one image; manifest {ranked[0]} is taken"
+        findings.append(Finding("E_NAME", "info", reference.familiar, message))
+    kept = []
+    for place, one in enumerate(chosen):
+        left = tuple(reference for reference in one.root.references if reference not in loses.get(place, ()))
+        if left or not one.root.references:
+            kept.append(replace(one, root=replace(one.root, references=left)))
+    return kept, findings
+
+
+def _lacks(candidate: Candidate, there: Callable[[Descriptor], bool]) -> int:
+    return sum(1 for part in parts_of(candidate.node) if not there(part.descriptor))
 
 
 def _by_name(candidates: Sequence[Candidate], text: str) -> list[tuple[int, tuple[Reference, ...]]]:

@@ -68,9 +68,14 @@ class AllOf:
         return Holding(held[0].size, sound)
 
     def layer_for(self, diff_id: Digest) -> Descriptor | None:
-        """A layer with that diff ID when each of them has one; it need not be the same blob."""
-        found = [one.layer_for(diff_id) for one in self._all]
-        return found[0] if found and all(layer is not None for layer in found) else None
+        """A layer with that diff ID when each of them has one; it need not be the same blob.
+
+        Of different ones a compressed one is named: whoever has it will have to make the plain one.
+        """
+        found = [layer for one in self._all if (layer := one.layer_for(diff_id)) is not None]
+        if not found or len(found) < len(self._all):
+            return None
+        return next((layer for layer in found if layer.digest != diff_id), found[0])
 
     def diff_id_of(self, digest: Digest) -> Digest | None:
         """What they all say."""

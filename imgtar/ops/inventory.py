@@ -8,6 +8,7 @@ from typing import Any
 
 from imgtar.events import Report, silent
 from imgtar.graph.listing import ListedBlob, ListedImage, Listing
+from imgtar.model.digest import Digest
 from imgtar.ops.where import opened_listing
 from imgtar.store.store import Store
 from imgtar.transport.inventory_file import write_inventory
@@ -50,6 +51,10 @@ class TagChange:
         return {"name": self.name, "from": _identity(self.before), "to": _identity(self.after)}
 
 
+def _content(image: ListedImage | None) -> tuple[Digest | None, Digest | None] | None:
+    return (image.digest, image.image_id) if image is not None else None
+
+
 def _identity(image: ListedImage | None) -> str | None:
     return str(image.image_id or image.digest) if image is not None else None
 
@@ -69,7 +74,8 @@ class Difference:
     @property
     def same(self) -> bool:
         """Whether nothing differs."""
-        return not (self.added or self.removed or self.tags or self.completed or self.broken)
+        changed = self.added or self.removed or self.tags or self.completed or self.broken
+        return not changed and self.before.root == self.after.root
 
     def to_json(self) -> dict[str, Any]:
         """The body of ``imgtar.inventory-diff/1``."""
@@ -95,7 +101,7 @@ def differ(before: Listing, after: Listing) -> Difference:
     if not before.redacted and not after.redacted:
         old, new = _by_name(before), _by_name(after)
         for name in sorted({*old, *new}):
-            if _identity(old.get(name)) != _identity(new.get(name)):
+            if _content(old.get(name)) != _content(new.get(name)):
                 tags.append(TagChange(name, old.get(name), new.get(name)))
     was, now = _completeness(before), _completeness(after)
     completed = tuple(sorted(title for title, whole in now.items() if whole and was.get(title) is False))
@@ -108,7 +114,7 @@ def _by_name(listing: Listing) -> Mapping[str, ListedImage]:
 
 
 def _completeness(listing: Listing) -> dict[str, bool]:
-    return {str(image.image_id or image.digest): image.complete for image in listing.images}
+    return {f"{image.title} ({image.digest})": image.complete for image in listing.images}
 
 
 def inventory_diff(first: str, second: str, store: Store, *, report: Report = silent) -> Difference:

@@ -71,7 +71,10 @@ class SaveOptions:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What was written, or in a dry run would be. ``fates`` say of each blob whether it travels, and why."""
+    """What was written, or in a dry run would be. ``fates`` say of each blob whether it travels, and why.
+
+    ``based``: a base was given, though it may not have helped.
+    """
 
     path: str
     form: Form
@@ -79,6 +82,7 @@ class Saved:
     written: Written | None
     fates: tuple[Fate, ...] = ()
     record: ThinRecord | None = None
+    based: bool = False
 
     def about(self, text: str) -> tuple[Fate, ...]:
         """The blobs that ``text``, a digest or diff ID or the beginning of one, means. Raises :class:`NotFound`."""
@@ -179,6 +183,11 @@ def _save(
     if there is not None:
         policy = replace(policy, remake="first")
     plan = _whole(resolve([catalog], there or EmptyInventory(), policy), store)
+    if len(plan.roots) > DEFAULT_LIMITS.images:
+        raise UsageError(
+            f"{len(plan.roots)} images are more than any reader takes in one archive ({DEFAULT_LIMITS.images})",
+            hint="save them into several archives: one load takes them all",
+        )
     _remarks(plan, options, report)
     if options.form == "docker":
         plan = docker_plan(plan)
@@ -187,19 +196,29 @@ def _save(
         reduced = lean(plan, catalog, there, listings, every_document=options.form == "docker")
         plan, record, fates = reduced.plan, reduced.record, reduced.fates
     if dry_run:
-        return Saved(path, options.form, plan, None, fates, record)
+        return Saved(path, options.form, plan, None, fates, record, there is not None)
     thin = _encoded(record) if record is not None else None
     fetch = blob_finder([catalog], [source])
     if options.form == "oci-dir":
         if not isinstance(target, str):
             raise UsageError("a directory cannot go to standard output", hint="give -o DIR, or another --format")
-        return Saved(path, options.form, plan, write_directory(plan, fetch, target, report, thin), fates, record)
+        return Saved(
+            path,
+            options.form,
+            plan,
+            write_directory(plan, fetch, target, report, thin),
+            fates,
+            record,
+            there is not None,
+        )
     arguments = (options.form, options.compression, options.level, jobs, report, thin)
     if isinstance(target, int):
-        return Saved(path, options.form, plan, write_tar(plan, fetch, target, *arguments), fates, record)
+        return Saved(
+            path, options.form, plan, write_tar(plan, fetch, target, *arguments), fates, record, there is not None
+        )
     with whole_file(target) as fd:
         written = write_tar(plan, fetch, fd, *arguments)
-    return Saved(os.path.abspath(target), options.form, plan, written, fates, record)
+    return Saved(os.path.abspath(target), options.form, plan, written, fates, record, there is not None)
 
 
 def _receivers(

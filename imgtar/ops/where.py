@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from imgtar.errors import NotFound, UsageError
-from imgtar.events import Report, silent
+from imgtar.events import Event, Report, silent
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.inventory import EmptyInventory, Inventory
@@ -18,7 +18,7 @@ from imgtar.graph.walk import Part
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.store import Store
-from imgtar.text import shown
+from imgtar.text import printable, shown
 from imgtar.transport.check import Check
 from imgtar.transport.inventory_file import is_inventory, read_inventory
 from imgtar.transport.location import is_layout, open_archive
@@ -108,10 +108,30 @@ def opened_listing(
             source.close()
     else:
         other = Store(bare, report=report, lock_timeout=store.lock_timeout) if kind == "folder" else store
-        if kind == "image" and not store.layout.exists:
-            raise NotFound(f"{shown(where)} is no file, and there is no store with an image of that name")
+        if kind == "image":
+            _image_there(bare, store)
+        elif not other.layout.exists:
+            report(Event("notice", f"there is no store at {printable(other.label)} yet: it holds nothing"))
+            yield Listing("store", (), (), label=other.label)
+            return
         with other.reading() as inventory:
             yield stock_of_store(other, inventory, [bare] if kind == "image" else ())
+
+
+def _image_there(name: str, store: Store) -> None:
+    """Raise :class:`NotFound` for what is neither a path nor the name of an image in the store."""
+    try:
+        if store.layout.exists:
+            with store.reading() as inventory:
+                candidates, _ = grow_candidates([store.source(inventory).survey(Check())], EmptyInventory())
+                select(with_platforms(candidates), [name])
+            return
+        lack = "there is no store yet"
+    except (NotFound, UsageError) as error:
+        if isinstance(error, UsageError) and "more than one" in error.message:
+            raise
+        lack = "no image of the store has that name"
+    raise NotFound(f"{shown(name)} is no file, and {lack}", hint="check the path; imgtar images lists the store")
 
 
 def stock_of_archive(catalog: Catalog, *, loaded: bool = False, limits: Limits = DEFAULT_LIMITS) -> Listing:

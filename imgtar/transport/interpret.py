@@ -21,7 +21,7 @@ from imgtar.model.reference import Reference
 from imgtar.model.strictjson import parse_json
 from imgtar.text import printable
 from imgtar.transport.detect import describe_content
-from imgtar.transport.docker_view import DockerImage, draft_of, read_docker
+from imgtar.transport.docker_view import DockerImage, draft_of, layer_descriptor, read_docker
 from imgtar.transport.legacy_view import is_legacy, read_legacy
 from imgtar.transport.members import Members
 from imgtar.transport.oci_view import BlobTable, layout_blobs, read_dir, read_layout
@@ -180,7 +180,9 @@ class _Views:
             if image.config is None:
                 if place is None and not self._promised(image, roots):
                     labels = tuple(reference.familiar for reference in image.references)
-                    roots.append(Root(None, labels, image.references, lost_config=image.item.config))
+                    roots.append(
+                        Root(None, labels, image.references, image.parent, None, image.item.config, self._layers(image))
+                    )
                     nodes.append(None)
                 continue
             if place is None:
@@ -221,6 +223,16 @@ class _Views:
         labels = tuple(reference.familiar for reference in image.references)
         draft = draft_of(image, self._members, self._names)
         return _settled(Root(None, labels, image.references, image.parent, draft), self._library)
+
+    def _layers(self, image: DockerImage) -> tuple[tuple[str, Descriptor | None], ...]:
+        """The layers of an image whose config is not here, by their bytes: another archive may have the config."""
+        layers: list[tuple[str, Descriptor | None]] = []
+        for path, name in zip(image.item.layers, image.layer_names, strict=True):
+            layer = layer_descriptor(self._members, name, None) if name is not None else None
+            if layer is not None and name is not None:
+                self._names.setdefault(layer.digest, name)
+            layers.append((f"{self._members.label}: {path}", layer))
+        return tuple(layers)
 
     def _find(self, image: DockerImage, nodes: Sequence[Node | None]) -> tuple[int | None, Node | None]:
         if image.config is None:

@@ -112,6 +112,9 @@ def medium_paths(path: str) -> tuple[list[str], list[str]]:
     skipped: list[str] = []
     for name in sorted(os.listdir(path)):
         inner = os.path.join(path, name)
+        if name.startswith("."):
+            skipped.append(name)  # macOS leaves ._NAME beside every NAME on such media.
+            continue
         if os.path.isdir(inner):
             # A folder with blobs is a layout, even if its index was lost: that must be said, not passed over.
             wanted = is_layout(inner) or os.path.isdir(os.path.join(inner, "blobs"))

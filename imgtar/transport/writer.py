@@ -347,7 +347,7 @@ def whole_file(path: str) -> Iterator[int]:
             return
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path):
-        raise UsageError(f"{shown(path)} is a directory", hint="give a file name, or --format oci-dir for a directory")
+        raise UsageError(f"{shown(path)} is a directory", hint="give a file name")
     if os.path.exists(path) and not os.path.isfile(path):
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:

@@ -203,14 +203,14 @@ def test_a_gap_known_by_its_diff_id_alone_is_called_that() -> None:
     assert f"diff ID {diff_id}" in describe_missing(gap(digest=None, diff_id=diff_id))
 
 
-def test_many_gaps_are_counted_shown_up_to_fifty_and_all_in_the_details() -> None:
-    error = explain_missing([gap(number) for number in range(60)])
+def test_many_gaps_are_counted_shown_up_to_five_hundred_and_all_in_the_details() -> None:
+    error = explain_missing([gap(number) for number in range(510)])
     assert error.exit_code == 4
-    assert "60 things are missing" in error.message
+    assert "510 things are missing" in error.message
     assert "10 more" in error.message
-    assert len(error.details["missing"]) == 60  # type: ignore[arg-type]
-    assert str(Digest.of(b"49")) in error.message
-    assert str(Digest.of(b"50")) not in error.message
+    assert len(error.details["missing"]) == 510  # type: ignore[arg-type]
+    assert str(Digest.of(b"499")) in error.message
+    assert str(Digest.of(b"500")) not in error.message
 
 
 def test_equal_hints_are_given_once() -> None:

@@ -121,8 +121,13 @@ def test_as_json_it_is_one_document(imgtar: Imgtar, tmp_path: Path) -> None:
     assert imgtar("inventory", "-o", tmp_path / "x.inv", "--json").ok().json()["root"] == document["root"]
 
 
-def test_an_inventory_of_nothing_is_not_found(imgtar: Imgtar, tmp_path: Path) -> None:
-    assert imgtar("inventory").code == 3
+def test_a_receiver_without_a_store_holds_nothing_and_what_does_not_exist_is_not_found(
+    imgtar: Imgtar, tmp_path: Path
+) -> None:
+    empty = imgtar("inventory").ok()
+    assert [json.loads(line)["blobs"] for line in empty.text.splitlines()] == [0]
+    assert "holds nothing" in empty.errors
+    assert not imgtar.store.exists()
     assert imgtar("inventory", "--of", tmp_path / "absent.tar").code == 3
     imgtar.load(oci_archive([BASE])).ok()
     assert imgtar("inventory", "--of", "absent:1").code == 3
@@ -178,3 +183,5 @@ def test_the_store_option_works_before_and_after_the_word_diff(imgtar: Imgtar, t
         ["inventory", "diff", "--store", imgtar.store, tmp_path / "x.inv", "store"],
     ):
         assert imgtar.bare(*arguments).ok().text == "they hold the same\n"
+    assert imgtar("inventory", "--json", "diff", tmp_path / "x.inv", "store").ok().json()["same"] is True
+    assert imgtar("inventory", "-o", tmp_path / "y.inv", "diff", tmp_path / "x.inv", "store").code == 2

@@ -74,7 +74,8 @@ def test_a_chain_that_is_cut_in_the_middle_is_refused_under_every_policy_and_the
     (gap,) = done.json()["error"]["details"]["missing"]
     label = "standard input" if pipe else str(path)
     assert gap["kind"] == "parent"
-    assert gap["digest"] == f"sha256:{IDS[1]}"
+    assert gap["digest"] is None
+    assert IDS[1] in gap["expected_in"]
     assert gap["needed_by"] == ["app:1"]
     assert gap["expected_in"] == f"{label}: {IDS[1]}/json"
     assert gap["class"] == "absent"
@@ -86,7 +87,7 @@ def test_a_dry_run_shows_the_gap_too(imgtar: Imgtar) -> None:
     (path,) = lay(imgtar, CUT)
     done = imgtar("load", "--dry-run", "-i", path, "--json")
     assert done.code == 4
-    assert [gap["digest"] for gap in done.json()["missing"]] == [f"sha256:{IDS[1]}"]
+    assert [IDS[1] in gap["expected_in"] for gap in done.json()["missing"]] == [True]
     assert not imgtar.store.exists()
 
 
@@ -132,7 +133,7 @@ def test_verify_reports_the_gap_and_checks_the_rest(imgtar: Imgtar, pipe: bool, 
     assert done.code == 4
     report = done.json()
     assert [(finding["code"], finding["severity"]) for finding in report["findings"]] == [("E_MISSING", "error")] * 2
-    assert report["findings"][0]["subject"] == f"sha256:{IDS[0]}"
+    assert report["findings"][0]["subject"].endswith(f"{IDS[0]}/json")
     assert report["findings"][1]["subject"].endswith(f"{IDS[2]}/layer.tar")
     (archive,) = report["archives"]
     assert {tuple(image["names"]): image["ok"] for image in archive["images"]} == {
@@ -158,7 +159,7 @@ def test_inspect_shows_the_whole_images_and_lists_the_gaps(imgtar: Imgtar) -> No
     done = imgtar("inspect", path, "--json").ok().json()
     assert [image["names"] for image in done["images"]] == [["tool:1"]]
     assert [(gap["kind"], gap["needed_by"]) for gap in done["missing"]] == [("parent", ["app:1"])]
-    assert f"missing: parent sha256:{IDS[0]}" in imgtar("inspect", path).ok().text
+    assert f"{IDS[0]}/json, needed by app:1" in imgtar("inspect", path).ok().text
 
 
 def test_history_of_an_archive_with_nothing_whole_says_what_is_missing(imgtar: Imgtar) -> None:
@@ -166,7 +167,7 @@ def test_history_of_an_archive_with_nothing_whole_says_what_is_missing(imgtar: I
     done = imgtar("history", path)
     assert done.code == 4
     assert IDS[0] in done.errors
-    assert "store" not in done.errors
+    assert "repairs the store" not in done.errors
 
 
 # -- completed -------------------------------------------------------------------------------------------------------
@@ -229,7 +230,8 @@ def test_two_archives_that_do_not_reach_down_lack_one_thing(imgtar: Imgtar) -> N
         done = imgtar("load", *options(order), "--json")
         assert done.code == 4
         (gap,) = done.json()["error"]["details"]["missing"]
-        assert (gap["digest"], gap["needed_by"]) == (f"sha256:{IDS[0]}", ["app:1"])
+        assert IDS[0] in gap["expected_in"]
+        assert gap["needed_by"] == ["app:1"]
 
 
 # -- contradictions --------------------------------------------------------------------------------------------------

@@ -29,6 +29,11 @@ class Shipment:
     carried: tuple[frozenset[str], ...]
     held: tuple[Image, ...]
 
+    def __repr__(self) -> str:
+        listed = [[image.name for image in archive] for archive in self.listed]
+        held = [image.name for image in self.held]
+        return f"Shipment({len(self.images)} images, listed {listed}, held {held}, carried {self.carried})"
+
     @property
     def wanted(self) -> dict[str, Image]:
         """The images that some archive lists, by digest."""

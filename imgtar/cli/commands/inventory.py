@@ -42,13 +42,19 @@ def command(
 ) -> None:
     """List what a receiver holds: the file to give to save --base, save --for and verify --against."""
     if context.invoked_subcommand is not None:
-        context.obj = {**(context.obj or {}), **({"store": store} if store is not None else {})}
+        if output != "-" or of != "store" or redact:
+            raise UsageError("-o, --of and --redact do not go with diff", hint="imgtar inventory diff A B")
+        said = {"json": as_json, "quiet": quiet, "lock_timeout": lock_timeout}
+        context.obj = {**(context.obj or {}), **({"store": store} if store is not None else {}), **said}
         return
     from imgtar.ops.inventory import listing_json, make_inventory
 
     out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
     refuse_terminal([of])
     target = output if output != "-" else None
+    for ending in (".gz", ".xz", ".bz2"):
+        if output.endswith(ending):
+            raise UsageError(f"an inventory is not written as {ending}", hint="a name that ends in .zst compresses it")
     with out.reporting() as report:
         listing = make_inventory(of, out.store(report), target=target, redact=redact, report=report)
 
@@ -76,12 +82,19 @@ def diff(
     store: options.Store = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
-    lock_timeout: options.LockTimeout = 300.0,
+    lock_timeout: Annotated[
+        float | None,
+        typer.Option("--lock-timeout", metavar="SECONDS", help="How long to wait for another imgtar; default 300."),
+    ] = None,
 ) -> None:
     """Show what B holds more and less than A: blobs by digest, and names that moved."""
     from imgtar.ops.inventory import inventory_diff
 
-    out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
+    before = context.obj or {}  # options may stand before the word diff as well
+    timeout = lock_timeout if lock_timeout is not None else before.get("lock_timeout", 300.0)
+    out = console(
+        store, as_json or before.get("json", False), quiet or before.get("quiet", False), "none", timeout, before
+    )
     if first == second == "-":
         raise UsageError("standard input cannot be both sides", hint="give a file for one of them")
     refuse_terminal([first, second])

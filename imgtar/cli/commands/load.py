@@ -63,6 +63,8 @@ def command(
 
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
     archives = archives or ["-"]
+    if archives.count("-") > 1:
+        raise UsageError("standard input can be read only once", hint="give -i - once")
     refuse_terminal(archives)
     policy = Policy(
         tuple(images or ()),
@@ -80,15 +82,15 @@ def command(
             out.note(f"warning[{finding.code}]: {finding.subject}: {finding.message}")
     for left in done.plan.left_behind:
         lines = "".join(f"\n  {describe_missing(gap)}" for gap in left.missing)
-        out.note(f"left behind: {printable(left.title)}{lines}")
+        out.warn(f"left behind: {printable(left.title)}{lines}")
         for hint in dict.fromkeys(gap.hint for gap in left.missing if gap.hint):
-            out.note(f"hint: {hint}")
+            out.warn(f"hint: {hint}")
     out.result("imgtar.load/1", done.to_json(), lambda: _show(out, done))
     if dry_run and done.plan.missing:
         from imgtar.cli.console import Failure, show_failure
         from imgtar.graph.explain import explain_missing
 
-        error = explain_missing(done.plan.missing)
+        error = explain_missing(done.plan.missing, "this would not load")
         raise typer.Exit(show_failure(Failure.of(error), as_json=False))
 
 
@@ -134,5 +136,7 @@ def _show_plan(out: Console, plan: Any) -> None:
     for move in plan.tags:
         if move.moves:
             out.line(f"tag      {move.reference.familiar}: {move.before} -> {move.after}")
+    if plan.missing:
+        return  # What would be written if it could be is no answer.
     count = len(plan.writes)
     out.line(f"{plan.bytes_to_write} bytes would be written in {count} blobs, {plan.bytes_reused} bytes reused")

@@ -112,7 +112,7 @@ def command(
         out.result("imgtar.save/1", document, lambda: _show_fates(out, explained, done.record))
     elif output != "-" or dry_run:
         out.result("imgtar.save/1", done.to_json(), lambda: _show(out, done))
-    elif done.record is not None:
+    elif done.based:
         _note_thin(out, done)
 
 
@@ -120,21 +120,24 @@ def _show(out: Console, done: Any) -> None:
     if done.written is None:
         left = [fate for fate in done.fates if not fate.carried]
         for fate in done.fates:
-            place = ("in   " if fate.carried else "out  ") if left or done.record is not None else ""
+            place = ("in   " if fate.carried else "out  ") if done.based else ""
             why = f": {fate.reason}" if place else ""
             out.line(f"{place}{fate.size:>14}  {fate.digest}  {fate.title}{why}")
         out.line(f"{done.plan.bytes_to_write:>14}  bytes in {len(done.plan.writes)} blobs")
-        if left:
+        if done.based:
             out.line(f"{sum(fate.size for fate in left):>14}  bytes in {len(left)} blobs left out")
         return
     checksum = f", sha256 {done.written.sha256}" if done.written.sha256 else ""
     out.note(f"{done.path}: {human_size(done.written.size)} in {done.written.blobs} blobs{checksum}")
-    if done.record is not None:
+    if done.based:
         _note_thin(out, done)
 
 
 def _note_thin(out: Console, done: Any) -> None:
     left = [fate for fate in done.fates if not fate.carried]
+    if done.record is None:
+        out.note("nothing could be left out: this is the full archive; --dry-run says why of each blob")
+        return
     bases = ", ".join(base.title for base in done.record.bases)
     size = human_size(sum(fate.size for fate in left))
     out.note(f"thin: {plural(len(left), 'blob')} ({size}) left out; it loads only where {bases or 'they'} can be found")

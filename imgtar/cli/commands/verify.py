@@ -30,13 +30,17 @@ def command(
             help="Would these archives load there, all together? A store's folder, an inventory file, an archive, or the word store. May be repeated.",
         ),
     ] = None,
-    parents: options.Parents = "require",
+    parents: Annotated[
+        str | None,
+        typer.Option("--parents", metavar="require|warn|ignore", help="As for load; goes with --against."),
+    ] = None,
     require_base: options.RequireBase = False,
     fast: Annotated[bool, typer.Option("--fast", help="Check structure and small documents only.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Turn warnings into refusals.")] = False,
     report_file: Annotated[
         str | None, typer.Option("--report", metavar="FILE", help="Write the JSON document to FILE as well.")
     ] = None,
+    platforms: options.Platforms = None,
     jobs: options.Jobs = None,
     store: options.Store = None,
     as_json: options.Json = False,
@@ -51,6 +55,7 @@ def command(
     """
     from imgtar.blob.files import write_all
     from imgtar.graph.select import Policy
+    from imgtar.model.platform import parse_platforms
     from imgtar.ops.verify import verify
     from imgtar.transport.writer import whole_file
 
@@ -58,7 +63,16 @@ def command(
     refuse_terminal(archives or [])
     if against and not archives:
         raise UsageError("--against asks whether archives would load there", hint="name the archives as well")
-    policy = Policy(parents=options.parents_policy(parents), require_base=require_base)
+    if not against and (parents is not None or require_base or platforms):
+        raise UsageError(
+            "--parents, --require-base and --platform say how a load is meant",
+            hint="add --against WHERE: an archive alone is judged as it is",
+        )
+    policy = Policy(
+        platforms=parse_platforms(platforms or ()),
+        parents=options.parents_policy(parents or "require"),
+        require_base=require_base,
+    )
     with ExitStack() as stack:
         # Opened first: a report that cannot be written is better known before hours of reading than after.
         fd = stack.enter_context(whole_file(report_file)) if report_file is not None else None
