@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from imgtar.errors import Refused
+from imgtar.errors import Refused, UsageError
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory, Holding, Tagged
@@ -38,7 +38,7 @@ __all__ = ["SCHEMA", "ListedBlob", "ListedImage", "Listing", "parse_listing", "t
 
 SCHEMA = "imgtar.inventory/1"
 
-_MOST_LINES = 200_000
+_MOST_LINES = 100_000
 _MOST_PLACES = 2_000_000
 
 
@@ -191,7 +191,10 @@ class Listing:
             }
 
     def encode(self) -> bytes:
-        """The bytes of the file: always the same for the same content."""
+        """The bytes of the file: always the same for the same content. Raises :class:`UsageError` for one too long."""
+        if len(self.blobs) + len(self.images) > _MOST_LINES:
+            message = f"the inventory would have more than {_MOST_LINES} lines, which no reader takes"
+            raise UsageError(message, hint="list only what is to be the base: --of IMAGE, or --of ARCHIVE")
         lines = [_line(blob.to_json()) for blob in self.blobs.values()]
         lines += [_line(image) for image in self.image_lines()]
         body = b"".join(lines)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from imgtar.errors import Refused
 from imgtar.graph.thin import parse_thin
+from imgtar.store.transaction import StoreTransaction
 from tests.builders.images import (
     Files,
     Image,
@@ -32,7 +32,8 @@ from tests.builders.images import (
     random_layer,
     sha256,
 )
-from tests.hostile.conftest import KEPT, LOOKS, PLAIN, World
+from tests.conftest import Imgtar
+from tests.hostile.conftest import FEW, KEPT, LOOKS, PLAIN, World
 from tests.hostile.mutation import EDITS, edited
 from tests.hostile.sandbox import MEMORY
 from tests.hostile.test_documents import BAD_BYTES, Edit
@@ -44,7 +45,6 @@ NAME = "imgtar.json"
 APP = make_image("app:1", 1, seed=7000, base=KEPT)
 """What the thin archives bring; the layers of :data:`KEPT` are left out of them."""
 FORMS = {"oci": oci_files, "docker": docker_files, "hybrid": hybrid_files}
-SOME = [("load", "file"), ("load", "pipe"), ("verify", "pipe"), ("inspect", "file")]
 
 
 def record(image: Image = APP, out: tuple[Layer, ...] = KEPT.layers) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def test_an_honest_thin_archive_loads_in_every_form(world: World, form: str, how
 @pytest.mark.parametrize("how", BAD_BYTES)
 def test_a_record_that_is_no_strict_json_is_refused(assert_refused: Assert, how: str) -> None:
     spoil: Edit = BAD_BYTES[how]
-    assert_refused(thin(spoil(dumps(record()))), "E_JSON", runs=SOME, says=[NAME])
+    assert_refused(thin(spoil(dumps(record()))), "E_JSON", runs=FEW, says=[NAME])
 
 
 @pytest.mark.parametrize("form", [*FORMS, "legacy", "dir"])
@@ -152,10 +152,10 @@ def test_a_record_in_a_sub_folder_is_no_record(world: World) -> None:
 
 @pytest.mark.parametrize("schema", [None, 1, "", "imgtar.thin/2", "imgtar.thin/1 ", "IMGTAR.THIN/1", "\x1b[2J\u202e"])
 def test_a_record_of_another_kind_is_refused(assert_refused: Assert, schema: Any) -> None:
-    assert_refused(thin(setting("schema")(schema)), "E_TYPE", runs=SOME)
+    assert_refused(thin(setting("schema")(schema)), "E_TYPE", runs=FEW)
 
 
-WRONG = [None, True, -1, 1.5, "x", [], {}, [[]], 2**63, 10**30]
+WRONG = [None, True, -1, "x", [], {}, [[]], 2**63]
 PLACES = """
     bases bases.0 bases.0.names bases.0.image_id bases.0.inventory
     images images.0 images.0.names images.0.digest images.0.platform images.0.requires images.0.requires.0
@@ -177,14 +177,14 @@ def test_a_value_of_the_wrong_type_is_refused_or_harmless(world: World, part: st
 
 @pytest.mark.parametrize("key", ["bases", "images", "requires"])
 def test_a_record_without_one_of_its_lists_is_refused(assert_refused: Assert, key: str) -> None:
-    assert_refused(thin(lambda value: value.pop(key) and None), "E_JSON", runs=SOME)
+    assert_refused(thin(lambda value: value.pop(key) and None), "E_JSON", runs=FEW)
 
 
 @pytest.mark.parametrize("place", [2, 99, 2**31, 2**63 - 1])
 @pytest.mark.parametrize("path", [("images", 0, "requires"), ("images", 0, "layers"), ("requires", 0, "base")])
 def test_a_place_that_is_not_there_is_refused(assert_refused: Assert, path: tuple[Any, ...], place: int) -> None:
     value = place if path[-1] == "base" else [place]
-    assert_refused(thin(setting(*path)(value)), "E_JSON", runs=SOME)
+    assert_refused(thin(setting(*path)(value)), "E_JSON", runs=FEW)
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,17 @@ def test_a_digest_that_is_none_is_refused(assert_refused: Assert, path: tuple[An
 @pytest.mark.parametrize("digest", [f"sha512:{'a' * 128}", f"md5:{'a' * 32}", f"unknown+b64u:{'A' * 40}"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_digest_of_another_algorithm_is_refused_or_harmless(world: World, form: str, digest: str) -> None:
-    for path in (("images", 0, "digest"), ("images", 0, "image_id"), ("requires", 0, "digest"), ("requires", 0, "diff_id")):
-        world.harmless(thin(setting(*path)(digest), form=form), runs=SOME)
+    for path in (
+        ("images", 0, "digest"),
+        ("images", 0, "image_id"),
+        ("requires", 0, "digest"),
+        ("requires", 0, "diff_id"),
+    ):
+        world.harmless(thin(setting(*path)(digest), form=form), runs=FEW)
 
 
 def test_a_blob_that_is_listed_twice_is_refused(assert_refused: Assert) -> None:
-    assert_refused(thin(lambda value: value["requires"].append(dict(value["requires"][0]))), "E_DUP", runs=SOME)
+    assert_refused(thin(lambda value: value["requires"].append(dict(value["requires"][0]))), "E_DUP", runs=FEW)
 
 
 def test_unknown_keys_and_another_order_of_keys_are_accepted(world: World) -> None:
@@ -231,7 +236,7 @@ def test_unknown_keys_and_another_order_of_keys_are_accepted(world: World) -> No
 @pytest.mark.parametrize("text", ["a\x1b[2Jb", "a\r\nb:1", "a\u202eb:1", "\x00", "../../x:1", "A:1", "x" * 5000, ""])
 @pytest.mark.parametrize("path", [("bases", 0, "names"), ("images", 0, "names")])
 def test_a_name_that_is_none_is_refused(assert_refused: Assert, path: tuple[Any, ...], text: str) -> None:
-    assert_refused(thin(setting(*path)([text])), "E_NAME", runs=SOME)
+    assert_refused(thin(setting(*path)([text])), "E_NAME", runs=FEW)
 
 
 @pytest.mark.parametrize("text", ["a\x1b[2J/\u202eb", "linux/amd64/\r/x", "/", "//", "linux", "x" * 100_000])
@@ -239,7 +244,7 @@ def test_a_name_that_is_none_is_refused(assert_refused: Assert, path: tuple[Any,
 @pytest.mark.parametrize("form", ["oci", "docker"])
 def test_strange_text_is_never_shown_as_it_is(world: World, form: str, path: tuple[Any, ...], text: str) -> None:
     data = thin(setting(*path)(text), form=form)
-    world.harmless(data, runs=SOME)
+    world.harmless(data, runs=FEW)
     world.harmless(data, runs=[("verify", "file"), ("inspect", "file")], options=[])
     given = world.incoming / "strange.tar"
     given.write_bytes(data)
@@ -259,11 +264,11 @@ def test_more_bases_or_images_than_the_limit_are_refused(assert_refused: Assert,
     def many(value: Any) -> None:
         value[key] = value[key] * 1001
 
-    assert_refused(thin(many), "E_LIMIT", runs=SOME)
+    assert_refused(thin(many), "E_LIMIT", runs=FEW)
 
 
 def test_more_names_than_the_limit_are_refused(assert_refused: Assert) -> None:
-    assert_refused(thin(setting("images", 0, "names")([f"n:{n}" for n in range(1001)])), "E_LIMIT", runs=SOME)
+    assert_refused(thin(setting("images", 0, "names")([f"n:{n}" for n in range(1001)])), "E_LIMIT", runs=FEW)
 
 
 def test_a_record_of_5_mib_is_refused_before_it_is_read(assert_refused: Assert) -> None:
@@ -277,7 +282,9 @@ def test_a_record_as_long_as_may_be_is_read_in_bounds(world: World) -> None:
     more = [{**value["requires"][0], "digest": sha256(b"%d" % n)} for n in range(places - 2)]
     value["requires"] += more
     image = value["images"][0]
-    value["images"] = [{**image, "digest": sha256(b"i%d" % n), "requires": list(range(n, places, 300))} for n in range(300)]
+    value["images"] = [
+        {**image, "digest": sha256(b"i%d" % n), "requires": list(range(n, places, 300))} for n in range(300)
+    ]
     value["images"].append({**image, "requires": list(range(places))})
     raw = dumps(value)
     assert len(raw) < 4 << 20
@@ -296,7 +303,9 @@ def test_many_images_that_share_one_config_are_completed_in_bounds(world: World)
     items = [{"Config": config, "RepoTags": [f"many:{n}"], "Layers": ["x"] * 1000} for n in range(60)]
     about = record(image, layers[:1])["images"][0]
     value = record(image, layers[:1])
-    value["images"] = [{**about, "digest": sha256(b"%d" % n), "image_id": sha256(b"%d" % n), "layers": []} for n in range(1000)]
+    value["images"] = [
+        {**about, "digest": sha256(b"%d" % n), "image_id": sha256(b"%d" % n), "layers": []} for n in range(1000)
+    ]
     data = Files.of({config: image.config, "manifest.json": dumps(items), NAME: dumps(value)}).tar()
     assert len(data) < 1 << 20
     world.harmless(data, runs=[("load", "file"), ("verify", "file"), ("inspect", "file")])
@@ -545,38 +554,30 @@ def make_bomb() -> Layer:
     return Layer(tar, compress(tar, "gzip"))
 
 
-@pytest.mark.parametrize("how", ["flipped", "cut", "emptied"])
-def test_a_held_source_that_rots_without_a_trace_is_the_stores_fault_and_can_be_repaired(
-    world: World, how: str
+@pytest.mark.parametrize("how", ["flipped", "emptied"])
+def test_a_held_source_that_rots_between_plan_and_read_is_the_stores_fault_and_can_be_repaired(
+    imgtar: Imgtar, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    packed = make_image("packed:1", [PACKED], seed=8200)
-    assert world.run("load", oci_files([packed]).tar()).status == 0
-    path = world.store / blob_name(PACKED.digest)
-    with kept_times(path):
+    packed, plain = oci_files([make_image("packed:1", [PACKED], seed=8200)]).tar(), made(plain_image(PACKED)).tar()
+    imgtar.load(packed).ok()
+    path = imgtar.store / blob_name(PACKED.digest)
+    receive = StoreTransaction.receive
+
+    def rotten(*arguments: Any) -> None:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 4
-        if how == "cut":
-            data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
-        if how == "emptied":
-            data[:] = bytes(len(data))
-        path.write_bytes(data)
-    before = world.snapshot()
-    thin_one = made(plain_image(PACKED)).tar()
-    done = world.run("load", thin_one, "file", "--json")
-    assert done.status in (4, 7), done
-    assert world.snapshot() == before
-    # The load that carries it in full mends the store, after that the thin one loads.
-    assert world.run("load", oci_files([packed]).tar()).status == 0
-    assert world.run("load", thin_one).status == 0
-    assert world.command("verify").status == 0
+        path.write_bytes(bytes(data) if how == "flipped" else bytes(len(data)))
+        receive(*arguments)
 
-
-@contextmanager
-def kept_times(path: Path) -> Iterator[None]:
-    """Bits rot without a trace: the size stays, and the times are put back (the change time cannot be)."""
-    status = path.stat()
-    yield
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    monkeypatch.setattr(StoreTransaction, "receive", rotten)
+    done = imgtar.load(plain)
+    monkeypatch.undo()
+    assert (done.code, "[E_STORE]" in done.errors) == (7, True), done
+    assert "plain:1" not in imgtar.names()
+    # The load that carries it in full mends the store; after that the thin one loads.
+    imgtar.load(packed).ok()
+    imgtar.load(plain).ok()
+    imgtar("verify").ok()
 
 
 # --- at random
@@ -589,14 +590,16 @@ GOOD = dumps(record())
 @settings(max_examples=400, deadline=None)
 def test_no_change_of_a_record_makes_the_reader_stumble(data: st.DataObject) -> None:
     raw = edited(GOOD, data)
+    said = []
     try:
         parse_thin(raw, "imgtar.json")
     except Refused as error:
-        assert error.code in {"E_TYPE", "E_JSON", "E_DUP", "E_LIMIT", "E_DIGEST", "E_NAME"}
-        assert str(error).startswith("imgtar.json")
+        said.append(error)
+    assert {error.code for error in said} <= {"E_TYPE", "E_JSON", "E_DUP", "E_LIMIT", "E_DIGEST", "E_NAME"}
+    assert all(str(error).startswith("imgtar.json") for error in said)
 
 
-@given(edit=EDITS, form=st.sampled_from(sorted(FORMS)), command=st.sampled_from(SOME))
+@given(edit=EDITS, form=st.sampled_from(sorted(FORMS)), command=st.sampled_from(FEW))
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
