@@ -333,11 +333,12 @@ def test_more_lines_than_the_limit_are_refused(world: World) -> None:
     refused(world, packed_lines(world, body, {"blobs": 100_001}), "E_LIMIT")
 
 
-def test_no_inventory_is_written_that_nobody_could_read() -> None:
-    blobs = [ListedBlob(Digest.of(b"%d" % n), 1, "blob") for n in range(100_001)]
+def test_no_inventory_is_written_that_nobody_could_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imgtar.graph.listing._MOST_LINES", 10)
+    blobs = [ListedBlob(Digest.of(b"%d" % n), 1, "blob") for n in range(11)]
     with pytest.raises(UsageError):
         Listing("store", blobs, []).encode()
-    assert len(parse_listing(Listing("store", blobs[1:], []).encode(), "x").blobs) == 100_000
+    assert len(parse_listing(Listing("store", blobs[1:], []).encode(), "x").blobs) == 10
 
 
 @pytest.mark.parametrize("what", ["blobs", "layers", "images"])
