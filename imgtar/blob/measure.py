@@ -31,7 +31,7 @@ class Measure:
     """What bytes are. ``diff_id`` is the digest of the uncompressed content and equals ``digest`` for plain bytes.
 
     ``fault`` is set instead of ``diff_id`` when the content looks compressed but cannot be decompressed to its end:
-    that matters only to those who need the diff ID.
+    that matters only to those who need the diff ID. ``plain_size`` counts the bytes that ``diff_id`` is the digest of.
     """
 
     digest: Digest
@@ -39,6 +39,7 @@ class Measure:
     compression: Compression
     diff_id: Digest | None
     fault: Refused | None = None
+    plain_size: int | None = None
 
 
 class Window:
@@ -130,10 +131,11 @@ def measure(
     plain_hasher = Digest("sha256", "").hasher() if compression is Compression.NONE and algorithm != "sha256" else None
     view = buffer()
     diff_id: Digest | None = None
+    plain_size: int | None = None
     fault: Refused | None = None
     if diff and compression is not Compression.NONE:
         try:
-            diff_id = _decompressed(tee, compression, where, limits, view)
+            diff_id, plain_size = _decompressed(tee, compression, where, limits, view)
         except Refused as error:
             if error.code not in ("E_COMPRESS", "E_LIMIT"):
                 raise
@@ -144,12 +146,16 @@ def measure(
     digest = Digest.from_hex(hasher.hexdigest(), algorithm)
     if compression is Compression.NONE:
         diff_id = Digest.from_hex(plain_hasher.hexdigest()) if plain_hasher is not None else digest
-    return Measure(digest, tee.size, compression, diff_id, fault)
+        plain_size = tee.size
+    return Measure(digest, tee.size, compression, diff_id, fault, plain_size)
 
 
-def _decompressed(tee: _Tee, compression: Compression, where: str, limits: Limits, view: memoryview) -> Digest:
-    hasher = Digest("sha256", "").hasher()
+def _decompressed(
+    tee: _Tee, compression: Compression, where: str, limits: Limits, view: memoryview
+) -> tuple[Digest, int]:
+    hasher, size = Digest("sha256", "").hasher(), 0
     plain = decompressing(tee, compression, where=where, limits=limits, limit=limits.layer_uncompressed)
     while count := plain.readinto(view):
         hasher.update(view[:count])
-    return Digest.from_hex(hasher.hexdigest())
+        size += count
+    return Digest.from_hex(hasher.hexdigest()), size

@@ -42,7 +42,7 @@ def settle(
             return slot.layer
         found = brought.get(slot.diff_id) or held.layer_for(slot.diff_id)
         promised = slot.promised
-        if promised is None:
+        if promised is None or (found is not None and found.digest == promised.digest):
             return found
         holding = held.holding(promised.digest)
         kept = holding is not None and holding.sound and holding.size == promised.size

@@ -7,7 +7,7 @@ The file is JSON lines, sorted, without a clock or a path in it, so that the sam
     {"name", "digest", "image_id", "complete", "platform"?, "blobs"}  one for each name; ``blobs`` counts blob lines
 
 ``root`` is one hash over what is held, whatever it is called: equal roots mean equal content. ``check`` is the SHA-256
-of every line after the first, so that a damaged or truncated file is refused.
+of everything else (the first line without it, and all others), so that a damaged or truncated file is refused.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
-from imgtar.errors import Refused
+from imgtar.errors import Refused, UsageError
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory, Holding, Tagged
@@ -37,8 +38,8 @@ __all__ = ["SCHEMA", "ListedBlob", "ListedImage", "Listing", "parse_listing", "t
 
 SCHEMA = "imgtar.inventory/1"
 
-_MOST_LINES = 500_000
-_LONGEST_LINE = 4 << 20
+_MOST_LINES = 100_000
+_MOST_PLACES = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,27 +192,37 @@ class Listing:
             }
 
     def encode(self) -> bytes:
-        """The bytes of the file: always the same for the same content."""
+        """The bytes of the file: always the same for the same content. Raises :class:`UsageError` for one too long."""
+        if len(self.blobs) + len(self.images) > _MOST_LINES:
+            message = f"the inventory would have more than {_MOST_LINES} lines, which no reader takes"
+            raise UsageError(message, hint="list only what is to be the base: --of IMAGE, or --of ARCHIVE")
         lines = [_line(blob.to_json()) for blob in self.blobs.values()]
         lines += [_line(image) for image in self.image_lines()]
         body = b"".join(lines)
-        return _line({**self.header(), "check": str(Digest.of(body))}) + body
+        head = self.header()
+        return _line({**head, "check": str(_check(head, body))}) + body
 
 
 def _image_order(image: ListedImage) -> tuple[bool, str, str, str]:
     return (image.name is None, image.name.full if image.name else "", str(image.digest), str(image.image_id))
 
 
+def _check(head: Mapping[str, Any], body: bytes | memoryview) -> Digest:
+    hasher = Digest("sha256", "").hasher()
+    hasher.update(_line({key: value for key, value in head.items() if key != "check"}))
+    hasher.update(body)
+    return Digest.from_hex(hasher.hexdigest())
+
+
 def _line(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
-def parse_listing(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> Listing:
-    """Read an inventory file. Raises :class:`Refused`: ``E_TRUNC``, ``E_DIGEST`` (damaged), ``E_TYPE``, ``E_JSON``."""
-    first, _, rest = raw.partition(b"\n")
-    if len(first) > _LONGEST_LINE:
-        raise Refused("E_LIMIT", "the first line is too long for an inventory", where=what)
-    value = parse_json(first, what, limits=limits)
+def parse_listing(raw: bytes | bytearray, what: str, limits: Limits = DEFAULT_LIMITS) -> Listing:
+    """Read an inventory file. Raises :class:`Refused`: ``E_TRUNC``, ``E_DIGEST`` (damaged), ``E_TYPE``, ``E_JSON``,
+    ``E_NAME``, ``E_DUP``, ``E_LIMIT``."""
+    end = raw.find(b"\n") + 1
+    value = parse_json(bytes(memoryview(raw)[:end]) if end else bytes(raw), what, limits=limits)
     schema = value.get("schema") if isinstance(value, dict) else None
     if schema != SCHEMA:
         hint = (
@@ -219,30 +230,45 @@ def parse_listing(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> Lis
         )
         raise Refused("E_TYPE", f"is not an inventory of a known kind but {shown(str(schema))}", where=what, hint=hint)
     head = checked(InventoryHeadShape, value, what)
-    if not rest.endswith(b"\n") and head.blobs + head.images:
+    if not end or not raw.endswith(b"\n"):
         raise Refused("E_TRUNC", "the inventory ends in the middle of a line", where=what, hint=_AGAIN)
     if head.blobs + head.images > _MOST_LINES:
         raise Refused("E_LIMIT", f"the inventory has more than {_MOST_LINES} lines", where=what)
-    count = rest.count(b"\n")
+    count = raw.count(b"\n") - 1
     if count != head.blobs + head.images:
         message = f"the inventory has {count} lines, its first one promises {head.blobs + head.images}"
         raise Refused("E_TRUNC", message, where=what, hint=_AGAIN)
-    if Digest.of(rest) != parse_digest(head.check, what):
-        raise Refused(
-            "E_DIGEST", "the inventory is damaged: its lines are not those it was made with", where=what, hint=_AGAIN
-        )
-    lines = rest.split(b"\n")[:-1]
-    blobs = [_blob(line, f"{what}: line {number}", limits) for number, line in enumerate(lines[: head.blobs], 2)]
-    if len({blob.digest for blob in blobs}) != len(blobs):
-        raise Refused("E_DUP", "the inventory lists a blob twice", where=what)
-    images = [
-        _image(line, blobs, f"{what}: line {number}", limits)
-        for number, line in enumerate(lines[head.blobs :], 2 + head.blobs)
-    ]
-    listing = Listing(head.where, blobs, images, label=what, redacted=head.redacted)
+    if _check(value, memoryview(raw)[end:]) != parse_digest(head.check, what):
+        raise Refused("E_DIGEST", "the inventory is damaged: it is not what it was made as", where=what, hint=_AGAIN)
+    blobs: dict[Digest, ListedBlob] = {}
+    images: list[ListedImage] = []
+    digests: list[Digest] = []
+    places = 0
+    for number, line in enumerate(_lines(raw, end), 2):
+        where = f"{what}: line {number}"
+        if number < 2 + head.blobs:
+            blob = _blob(line, where, limits)
+            if blob.digest in blobs:
+                raise Refused("E_DUP", f"the inventory lists {blob.digest} twice", where=where)
+            blobs[blob.digest] = blob
+            digests.append(blob.digest)
+            continue
+        places += line.count(b",")
+        if places > _MOST_PLACES:
+            raise Refused("E_LIMIT", f"the images count more than {_MOST_PLACES} blobs", where=where)
+        images.append(_image(line, digests, where, limits))
+    listing = Listing(head.where, blobs.values(), images, label=what, redacted=head.redacted)
     if listing.root != parse_digest(head.root, what):
         raise Refused("E_DIGEST", f"the inventory's root is {listing.root}, it says {shown(head.root)}", where=what)
     return listing
+
+
+def _lines(raw: bytes | bytearray, start: int) -> Iterator[bytes]:
+    """The lines from ``start`` on, one at a time: all of them together would be the file once more in memory."""
+    while start < len(raw):
+        end = raw.index(b"\n", start)
+        yield bytes(raw[start:end])
+        start = end + 1
 
 
 _AGAIN = "copy it again, or make it again: imgtar inventory -o FILE"
@@ -254,17 +280,23 @@ def _blob(line: bytes, where: str, limits: Limits) -> ListedBlob:
     return ListedBlob(parse_digest(shape.digest, where), shape.size, shape.kind, diff_id, shape.media_type)
 
 
-def _image(line: bytes, blobs: list[ListedBlob], where: str, limits: Limits) -> ListedImage:
+def _image(line: bytes, blobs: list[Digest], where: str, limits: Limits) -> ListedImage:
     shape = checked(ListedImageShape, parse_json(line, where, limits=limits), where)
-    if any(place >= len(blobs) for place in shape.blobs):
+    if shape.blobs and shape.blobs[-1] >= len(blobs):
         raise Refused("E_JSON", "an image counts a blob that is not listed", where=where)
+    if any(one >= other for one, other in pairwise(shape.blobs)):
+        raise Refused("E_JSON", "an image counts its blobs out of order, or one of them twice", where=where)
+    try:
+        name = Reference.parse(shape.name).tagged() if shape.name is not None else None
+    except Refused as error:
+        raise error.within(where) from None
     return ListedImage(
-        Reference.parse(shape.name).tagged() if shape.name is not None else None,
+        name,
         parse_digest(shape.digest, where) if shape.digest is not None else None,
         parse_digest(shape.image_id, where) if shape.image_id is not None else None,
         shape.complete,
         shape.platform,
-        tuple(blobs[place].digest for place in shape.blobs),
+        tuple(blobs[place] for place in shape.blobs),
     )
 
 

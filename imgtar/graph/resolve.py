@@ -317,6 +317,10 @@ class _Resolution:
             source, catalog = self.brought.get(digest, (None, None))
         if source is None or source.digest == digest:
             return None
+        if part.descriptor.size > self.limits.layer_uncompressed:
+            # No bytes say how long it will be: the space for it is looked for by the word of the descriptor.
+            message = f"a descriptor says {part.descriptor.size} bytes for {title}, the limit is {self.limits.layer_uncompressed}"
+            raise Refused("E_LIMIT", message, where=str(digest))
         return Write(
             digest, part.descriptor.size, part.kind, title, digest, None, catalog, part.descriptor.media_type, source
         )

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from imgtar.errors import Refused
 from imgtar.graph.walk import BlobKind
+from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
@@ -112,14 +113,35 @@ class ThinRecord:
     def _by_root(self) -> Mapping[Digest, ThinImage]:
         return {image.digest: image for image in self.images}
 
-    def layer_of(self, image_id: Digest, place: int, diff_id: Digest) -> Descriptor | None:
-        """The layer that was left out at ``place`` (from 0) of an image; it must be said to have ``diff_id``."""
+    @cached_property
+    def _slots(self) -> Mapping[tuple[Digest, int, Digest], Descriptor]:
+        slots: dict[tuple[Digest, int, Digest], Descriptor] = {}
         for image in self.images:
-            if image.image_id == image_id and place < len(image.layers):
-                digest = image.layers[place]
-                if digest is not None and self.requires[digest].diff_id == diff_id:
-                    return self.requires[digest].descriptor
-        return None
+            for place, digest in enumerate(image.layers):
+                diff_id = self.requires[digest].diff_id if digest is not None else None
+                if digest is not None and diff_id is not None and image.image_id is not None:
+                    slots.setdefault((image.image_id, place, diff_id), self.requires[digest].descriptor)
+        return slots
+
+    @cached_property
+    def _needing(self) -> Mapping[Digest, list[ThinImage]]:
+        needing: dict[Digest, list[ThinImage]] = {}
+        for image in self.images:
+            for digest in image.requires:
+                needing.setdefault(digest, []).append(image)
+        return needing
+
+    def layer_of(self, image_id: Digest, place: int, diff_id: Digest) -> Descriptor | None:
+        """The layer that was left out at ``place`` (from 0) of an image; it must be said to have ``diff_id``.
+
+        Its media type is one that imgtar itself would write, for it will stand in a manifest that imgtar writes.
+        """
+        said = self._slots.get((image_id, place, diff_id))
+        if said is None:
+            return None
+        compression = "none" if said.digest == diff_id else mediatype.layer_compression(said.media_type)
+        known = mediatype.layer_media_type(compression) if compression else mediatype.DOCKER_LAYER
+        return replace(said, media_type=known)
 
     def image(self, root: Digest) -> ThinImage | None:
         """What is said about the root with that digest."""
@@ -127,7 +149,7 @@ class ThinRecord:
 
     def needed_by(self, digest: Digest) -> list[ThinImage]:
         """The images that need a blob."""
-        return [image for image in self.images if digest in image.requires]
+        return list(self._needing.get(digest, ()))
 
     def encode(self) -> bytes:
         """The bytes of ``imgtar.json``."""

@@ -49,9 +49,7 @@ def parse_json(raw: bytes, what: str, *, limit: int | None = None, limits: Limit
     except UnicodeDecodeError as error:
         raise Refused("E_JSON", f"is not UTF-8 at byte {error.start}", where=what) from None
     try:
-        value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
-        )
+        value = _decoder.decode(text)
     except _Objection as error:
         raise Refused("E_JSON", str(error), where=what) from None
     except RecursionError:
@@ -103,6 +101,12 @@ def _integer(text: str) -> int:
     if len(text) > _LONGEST_NUMBER or text == "-0":
         raise _Objection(f"holds the number {shown(text[:40])}, which is out of range")
     return int(text)
+
+
+# Made once: an inventory has a document in every line.
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
+)
 
 
 def _check_tree(value: Any, what: str, limits: Limits, *, surrogates: bool) -> None:

@@ -227,10 +227,24 @@ class StoreTransaction:
                     progress=advance,
                 )
             prove(write, measured, blob.where)
+        except Refused:
+            if write.made_from is not None and write.catalog is None:
+                self._still_sound(write.made_from.digest)
+            raise
         finally:
             os.close(fd)
         with self._mutex:
             self._ready[write.digest] = (path, measured)
+
+    def _still_sound(self, digest: Digest) -> None:
+        """Raise :class:`StoreTrouble` when a held layer, from which another could not be made, is itself the reason."""
+        if self._inventory.verify(digest, diff=False) is None:
+            self._inventory.cache.forget(digest)  # So that the next load that carries it writes it again.
+            raise StoreTrouble(
+                "the stored layer from which another one was to be made is damaged",
+                where=str(digest),
+                hint="load an archive that carries it: that repairs the store",
+            )
 
     def _check_space(self, needed: int) -> None:
         free = shutil.disk_usage(self._layout.path).free

@@ -119,12 +119,12 @@ class Check:
         made = write.made_from is not None
         if blob.staged is not None:
             passed = blob.staged.measure
+            if made and passed.fault is not None:
+                raise passed.fault
             # Nothing was kept to make the layer from, but what it would be has been measured.
-            return (
-                Measure(write.digest, write.size, Compression.NONE, passed.diff_id)
-                if made and passed.diff_id == write.digest
-                else passed
-            )
+            if made and passed.diff_id is not None and passed.plain_size is not None:
+                return Measure(passed.diff_id, passed.plain_size, Compression.NONE, passed.diff_id)
+            return passed
 
         def advance(count: int) -> None:
             checkpoint()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
 from imgtar.blob.decompress import plain
@@ -21,8 +22,13 @@ _MARK = f'"{SCHEMA.partition("/")[0]}/'.encode()
 
 
 def is_inventory(path: str) -> bool:
-    """Whether a file is an inventory, plain or in zstd. What cannot be read as one is none."""
+    """Whether a file is an inventory, plain or in zstd. What cannot be read as one is none.
+
+    A pipe is not looked at: who reads it afterwards would miss the beginning.
+    """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
         with open(path, "rb") as file:
             head = file.read(SNIFF_BYTES)
             if sniff(head) is Compression.ZSTD:
@@ -55,7 +61,7 @@ def read_inventory(path: str, limits: Limits = DEFAULT_LIMITS) -> Listing:
             os.close(fd)
     except OSError as error:
         raise local_trouble(error, f"reading {label}") from None
-    return parse_listing(bytes(raw), label, limits)
+    return parse_listing(raw, label, limits)
 
 
 def write_inventory(listing: Listing, path: str) -> int:

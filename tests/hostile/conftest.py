@@ -35,6 +35,9 @@ RUNS = (
 )
 """Commands (``plan`` is ``load --dry-run``) and forms in which an archive is given to them."""
 
+FEW = (("load", "file"), ("load", "pipe"), ("verify", "pipe"), ("inspect", "file"))
+"""One of each kind."""
+
 PLAIN = ("file", "pipe")
 """The forms that leave the bytes as they are: for input that is compressed already."""
 
@@ -237,6 +240,27 @@ class World:
         assert last is not None
         return last
 
+    def harmless(
+        self, what: bytes | Path, *, runs: Sequence[tuple[str, str]] = FEW, options: Sequence[str] = ("--json",)
+    ) -> None:
+        """Assert that ``what`` is refused, or lacks something, and nothing happens; or else that it leaves a good store.
+
+        For input of which only that matters: what is claimed falsely in it may be of no use to anybody.
+        """
+        if isinstance(what, Path):
+            runs = [(command, "directory") for command in dict.fromkeys(command for command, _ in runs)]
+        for command, form in runs:
+            outside, before = _tree(self.outside, without=self.store), _contents(self.store)
+            done = self.run(command, what, form, *options)
+            said = f"{command} of a {form}: {done}"
+            assert done.status in (0, 4, 5), said
+            assert _tree(self.outside, without=self.store) == outside, said
+            if command != "load" or done.status:
+                assert _contents(self.store) == before, f"something was changed: {said}"
+                continue
+            check = self.command("verify")
+            assert check.status == 0, f"{said}\nleaves a bad store: {check}"
+
     def snapshot(self) -> tuple[object, ...]:
         """All that must not change: the canaries to the time stamp, and what the store holds."""
         return (_tree(self.outside, without=self.store), _contents(self.store))
@@ -320,4 +344,4 @@ def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str
     return None
 
 
-__all__ = ["CANARY", "KEPT", "LOOKS", "PLAIN", "RUNS", "World"]
+__all__ = ["CANARY", "FEW", "KEPT", "LOOKS", "PLAIN", "RUNS", "World"]
