@@ -12,6 +12,7 @@ from imgtar.graph.facts import Facts, Present, facts_of
 from imgtar.graph.lineage import Family, Parent, families
 from imgtar.graph.select import Candidate
 from imgtar.graph.shares import MOST, Share, SharedLayers, Shares
+from imgtar.graph.thin import ThinRecord
 from imgtar.model.digest import Digest
 
 __all__ = ["MOST", "DependencyTree", "ImageDeps", "LayerDeps", "dependency_tree"]
@@ -139,13 +140,15 @@ class DependencyTree:
         }
 
 
-def dependency_tree(candidates: Iterable[Candidate], lost: Iterable[Root], present: Present) -> DependencyTree:
+def dependency_tree(
+    candidates: Iterable[Candidate], lost: Iterable[Root], present: Present, thin: ThinRecord | None = None
+) -> DependencyTree:
     """Return the tree of all images of ``candidates`` and of the drafts among the ``lost`` roots.
 
     Each platform inside an index is an image of its own. ``present`` says whether a blob is here.
     """
     here = cache(present)
-    images, indexes = facts_of(candidates, lost, here)
+    images, indexes = facts_of(candidates, lost, here, thin)
     family = families(images, indexes)
     shares = Shares(images)
     children: list[list[int]] = [[] for _ in images]

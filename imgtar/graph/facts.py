@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from imgtar.graph.catalog import Root
 from imgtar.graph.parents import WEIGHTS, Link, links_of
 from imgtar.graph.select import Candidate
+from imgtar.graph.thin import ThinImage, ThinRecord
 from imgtar.graph.walk import Node, images_of, nodes_of, platform_of
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
@@ -48,7 +49,7 @@ class Facts:
 
 
 def facts_of(
-    candidates: Iterable[Candidate], lost: Iterable[Root], present: Present
+    candidates: Iterable[Candidate], lost: Iterable[Root], present: Present, thin: ThinRecord | None = None
 ) -> tuple[list[Facts], Mapping[Digest, Sequence[Digest]]]:
     """Return every image once, in order of rank, and for each index the keys of the images below it.
 
@@ -61,6 +62,9 @@ def facts_of(
         for node in images_of(one.node):
             if one.node.index is None or _shipped(node, present):
                 _take(found, _of_node(node, one.root))
+        said = thin.image(one.node.descriptor.digest) if thin is not None and one.node.absent else None
+        if said is not None and thin is not None and said.image_id is not None:
+            _take(found, _of_record(said, said.image_id, one.root, thin))
         for node in nodes_of(one.node):
             if node.index is not None:
                 indexes[node.descriptor.digest] = [image.descriptor.digest for image in images_of(node)]
@@ -106,6 +110,25 @@ def _of_node(node: Node, root: Root) -> Facts:
         manifest.layers,
         node.diff_ids,
         links_of(root.parent, manifest, node.config),
+    )
+
+
+def _of_record(said: ThinImage, image_id: Digest, root: Root, thin: ThinRecord) -> Facts:
+    """An image that a thin archive leaves out altogether, by the word of its record."""
+    layers = [thin.requires[digest] for digest in said.layers if digest is not None]
+    diff_ids = tuple(one.diff_id for one in layers if one.diff_id is not None)
+    config = thin.requires.get(image_id)
+    return Facts(
+        said.digest,
+        image_id,
+        said.digest,
+        root.labels,
+        root.references,
+        said.platform,
+        config.descriptor.size if config is not None else 0,
+        tuple(one.descriptor for one in layers),
+        diff_ids if len(diff_ids) == len(layers) else None,
+        links_of(root.parent, None, None),
     )
 
 

@@ -24,13 +24,21 @@ from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory, Holding, Tagged
 from imgtar.graph.library import Library
+from imgtar.graph.thin import ThinImage, ThinRecord
 from imgtar.graph.walk import BlobKind, Node, Part, parts_of, platform_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
-from imgtar.model.shapes import InventoryHeadShape, ListedBlobShape, ListedImageShape, checked, parse_digest
+from imgtar.model.shapes import (
+    InventoryDocumentShape,
+    InventoryHeadShape,
+    ListedBlobShape,
+    ListedImageShape,
+    checked,
+    parse_digest,
+)
 from imgtar.model.strictjson import parse_json
 from imgtar.text import shown
 
@@ -222,13 +230,10 @@ def parse_listing(raw: bytes | bytearray, what: str, limits: Limits = DEFAULT_LI
     """Read an inventory file. Raises :class:`Refused`: ``E_TRUNC``, ``E_DIGEST`` (damaged), ``E_TYPE``, ``E_JSON``,
     ``E_NAME``, ``E_DUP``, ``E_LIMIT``."""
     end = raw.find(b"\n") + 1
+    if bytes(raw[:end]).strip() == b"{":
+        return _parse_document(bytes(raw), what, limits)
     value = parse_json(bytes(memoryview(raw)[:end]) if end else bytes(raw), what, limits=limits)
-    schema = value.get("schema") if isinstance(value, dict) else None
-    if schema != SCHEMA:
-        hint = (
-            "a newer imgtar made it" if str(schema).startswith("imgtar.inventory/") else "imgtar inventory -o makes one"
-        )
-        raise Refused("E_TYPE", f"is not an inventory of a known kind but {shown(str(schema))}", where=what, hint=hint)
+    _of_this_schema(value, what)
     head = checked(InventoryHeadShape, value, what)
     if not end or not raw.endswith(b"\n"):
         raise Refused("E_TRUNC", "the inventory ends in the middle of a line", where=what, hint=_AGAIN)
@@ -263,6 +268,31 @@ def parse_listing(raw: bytes | bytearray, what: str, limits: Limits = DEFAULT_LI
     return listing
 
 
+def _of_this_schema(value: Any, what: str) -> None:
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if schema != SCHEMA:
+        hint = (
+            "a newer imgtar made it" if str(schema).startswith("imgtar.inventory/") else "imgtar inventory -o makes one"
+        )
+        raise Refused("E_TYPE", f"is not an inventory of a known kind but {shown(str(schema))}", where=what, hint=hint)
+
+
+def _parse_document(raw: bytes, what: str, limits: Limits) -> Listing:
+    """An inventory as the one document that ``--json`` writes: the lines as two lists, covered by the root only."""
+    value = parse_json(raw, what, limits=limits)
+    _of_this_schema(value, what)
+    head = checked(InventoryDocumentShape, value, what)
+    blobs = [_listed_blob(shape, what) for shape in head.blobs]
+    digests = [blob.digest for blob in blobs]
+    if len(set(digests)) != len(digests):
+        raise Refused("E_DUP", "the inventory lists a blob twice", where=what)
+    images = [_listed_image(shape, digests, what) for shape in head.images]
+    listing = Listing(head.where, blobs, images, label=what, redacted=head.redacted)
+    if listing.root != parse_digest(head.root, what):
+        raise Refused("E_DIGEST", f"the inventory's root is {listing.root}, it says {shown(head.root)}", where=what)
+    return listing
+
+
 def _lines(raw: bytes | bytearray, start: int) -> Iterator[bytes]:
     """The lines from ``start`` on, one at a time: all of them together would be the file once more in memory."""
     while start < len(raw):
@@ -275,13 +305,19 @@ _AGAIN = "copy it again, or make it again: imgtar inventory -o FILE"
 
 
 def _blob(line: bytes, where: str, limits: Limits) -> ListedBlob:
-    shape = checked(ListedBlobShape, parse_json(line, where, limits=limits), where)
+    return _listed_blob(checked(ListedBlobShape, parse_json(line, where, limits=limits), where), where)
+
+
+def _listed_blob(shape: ListedBlobShape, where: str) -> ListedBlob:
     diff_id = parse_digest(shape.diff_id, where) if shape.diff_id is not None else None
     return ListedBlob(parse_digest(shape.digest, where), shape.size, shape.kind, diff_id, shape.media_type)
 
 
 def _image(line: bytes, blobs: list[Digest], where: str, limits: Limits) -> ListedImage:
-    shape = checked(ListedImageShape, parse_json(line, where, limits=limits), where)
+    return _listed_image(checked(ListedImageShape, parse_json(line, where, limits=limits), where), blobs, where)
+
+
+def _listed_image(shape: ListedImageShape, blobs: list[Digest], where: str) -> ListedImage:
     if shape.blobs and shape.blobs[-1] >= len(blobs):
         raise Refused("E_JSON", "an image counts a blob that is not listed", where=where)
     if any(one >= other for one, other in pairwise(shape.blobs)):
@@ -341,14 +377,32 @@ def take_stock(
                         proved = diff_id_of(digest)
                     media_type = part.descriptor.media_type if part.kind == "layer" else ""
                     blobs[digest] = ListedBlob(digest, part.descriptor.size, part.kind, proved, media_type)
-            images += _named(candidate.root, candidate.node, complete, tuple(dict.fromkeys(own)))
+            said = catalog.thin.image(candidate.node.descriptor.digest) if catalog.thin is not None else None
+            if said is not None and catalog.thin is not None and candidate.node.absent:
+                own += _left_at_home(said, catalog.thin, have, blobs)
+                complete = len(set(own)) == len({*said.requires, said.digest})
+            images += _named(candidate.root, candidate.node, complete, tuple(dict.fromkeys(own)), said)
         images += [image for root, _ in lost for image in _lost(root, catalog, blobs)]
     return Listing(where, blobs.values(), images, label=label, library=library)
 
 
-def _named(root: Root, node: Node, complete: bool, own: tuple[Digest, ...]) -> Iterator[ListedImage]:
+def _left_at_home(said: ThinImage, thin: ThinRecord, have: Have, blobs: dict[Digest, ListedBlob]) -> Iterator[Digest]:
+    """The blobs of an image that a thin archive leaves out altogether, of those that are there after all."""
+    for digest in said.requires:
+        one = thin.requires[digest]
+        if digest.supported and have(Part(one.descriptor, one.kind, Node(one.descriptor, absent=True), one.diff_id)):
+            media_type = one.descriptor.media_type if one.kind == "layer" else ""
+            blobs.setdefault(digest, ListedBlob(digest, one.descriptor.size, one.kind, one.diff_id, media_type))
+            yield digest
+
+
+def _named(
+    root: Root, node: Node, complete: bool, own: tuple[Digest, ...], said: ThinImage | None
+) -> Iterator[ListedImage]:
     image_id = node.manifest.config.digest if node.is_image and node.manifest is not None else None
     platform = platform_of(node) if node.is_image else None
+    if said is not None and node.absent:
+        image_id, platform = said.image_id, said.platform
     text = str(platform) if platform is not None else None
     for name in root.references or (None,):
         yield ListedImage(name, node.descriptor.digest, image_id, complete, text, own)

@@ -199,11 +199,13 @@ class _Resolution:
 
     def _promised_parts(self, candidate: Candidate, said: ThinImage) -> list[Part]:
         """The blobs of a root whose documents nobody has at hand, by the word of the archive that left them out."""
+        places = {digest: place for place, digest in reversed([*enumerate(said.layers, 1)])}
         parts = []
         for digest in said.requires:
             one = self.gaps.promised(digest)
             if one is not None and digest != candidate.node.descriptor.digest:
-                parts.append(Part(one.descriptor, one.kind, candidate.node, one.diff_id))
+                parts.append(Part(one.descriptor, one.kind, candidate.node, one.diff_id, places.get(digest, 0)))
+        parts.sort(key=lambda part: (part.kind != "layer", part.position))
         return [*parts, *parts_of(candidate.node)]
 
     def _subject(self, candidate: Candidate) -> None:

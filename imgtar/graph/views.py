@@ -152,7 +152,8 @@ def _image_view(node: Node, names: list[str], parent: DeclaredParent | None, pre
 def _left_out_view(said: ThinImage, root: Descriptor, thin: ThinRecord) -> dict[str, Any]:
     """An image of which a thin archive carries nothing but the name, by what its record says."""
     needs = [thin.requires[digest] for digest in said.requires]
-    layers = [one for one in needs if one.kind == "layer"]
+    known = [thin.requires[digest] for digest in said.layers if digest is not None]
+    layers = known or [one for one in needs if one.kind == "layer"]
     return {
         "names": list(said.names),
         "image_id": str(said.image_id) if said.image_id is not None else None,

@@ -20,6 +20,7 @@ __all__ = [
     "DescriptorShape",
     "DockerItemShape",
     "IndexShape",
+    "InventoryDocumentShape",
     "InventoryHeadShape",
     "ListedBlobShape",
     "ListedImageShape",
@@ -212,6 +213,17 @@ class ListedImageShape(Shape):
     complete: bool
     platform: str | None = None
     blobs: list[Place] = Field(default_factory=list)
+
+
+class InventoryDocumentShape(Shape):
+    """The same as one document: what ``imgtar inventory --json`` writes."""
+
+    schema_: str = Field(alias="schema")
+    where: str
+    root: str
+    blobs: list[ListedBlobShape]
+    images: list[ListedImageShape]
+    redacted: bool = False
 
 
 class _BaseShape(Shape):

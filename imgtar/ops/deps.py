@@ -56,7 +56,7 @@ def deps_archive(path: str, *, report: Report = silent, limits: Limits = DEFAULT
         catalog = source.survey(Check(report=report, limits=limits))
         candidates, lost = grow_candidates([catalog], EmptyInventory(), limits)
         roots = [root for root, _ in lost]
-        tree = dependency_tree(candidates, roots, lambda digest: digest in catalog.offers)
+        tree = dependency_tree(candidates, roots, lambda digest: digest in catalog.offers, catalog.thin)
         return _dependencies(catalog, tree, catalog.roots, limits)
     finally:
         source.close()

@@ -167,11 +167,16 @@ class _Views:
         self._names = names
         self._findings = findings
         self._hybrid = hybrid
+        self._digests: dict[str, Digest] = {}
+        self._inverted = 0
+        self._homes: dict[Digest | str, tuple[int, Node]] = {}
+        self._named: dict[Reference, list[int]] = {}
         self._walker = Walker(library, limits)
 
     def merge(self, oci: Sequence[Root], docker: Sequence[DockerImage]) -> list[Root]:
         roots = list(oci)
         nodes: list[Node | None] = [self._walker.grow(root.descriptor) if root.descriptor else None for root in roots]
+        self._enter(roots, nodes)
         if self._hybrid and not roots and docker:
             self._warn("E_MISSING", self._members.label, "index.json lists no images; manifest.json is believed")
         for image in docker:
@@ -198,6 +203,18 @@ class _Views:
             else:
                 roots[place] = self._with_names(roots[place], image)
         return _one_each([self._from_other_names(root) for root in roots])
+
+    def _enter(self, roots: Sequence[Root], nodes: Sequence[Node | None]) -> None:
+        """Note where the OCI view has each name and each config: an archive may list a thousand images."""
+        for place, (root, node) in enumerate(zip(roots, nodes, strict=True)):
+            for reference in root.references:
+                self._named.setdefault(reference, []).append(place)
+            for each in images_of(node) if node is not None else ():
+                if each.manifest is not None:
+                    config = each.manifest.config.digest
+                    self._homes.setdefault(config, (place, each))
+                    if config in self._names:
+                        self._homes.setdefault(self._names[config], (place, each))
 
     def _from_other_names(self, root: Root) -> Root:
         """Fill layers whose file is not there, when the same layer lies in the archive under another name."""
@@ -235,16 +252,17 @@ class _Views:
         return tuple(layers)
 
     def _find(self, image: DockerImage, nodes: Sequence[Node | None]) -> tuple[int | None, Node | None]:
+        """The image of the OCI view with the config of ``image``: the views may name one file by two algorithms."""
         if image.config is None:
             return None, None
-        for place, node in enumerate(nodes):
-            for each in images_of(node) if node is not None else ():
-                if each.manifest is not None and self._is_config(image, each.manifest.config.digest):
-                    return place, each
-        return None, None
+        found = self._homes.get(image.config.digest) or self._homes.get(image.config_name)
+        if found is None:
+            return None, None
+        place, node = found
+        return place, node if nodes[place] is not None else None
 
     def _is_config(self, image: DockerImage, digest: Digest) -> bool:
-        """Whether ``digest`` is the config of ``image``: the OCI view may name the same file by another algorithm."""
+        """Whether ``digest`` is the config of ``image``."""
         assert image.config is not None
         return digest == image.config.digest or self._names.get(digest) == image.config_name
 
@@ -257,8 +275,9 @@ class _Views:
     def _no_contradiction(self, image: DockerImage, roots: Sequence[Root], nodes: Sequence[Node | None]) -> None:
         if image.config is None:
             return
-        for root, node in zip(roots, nodes, strict=True):
-            if node is None or not set(root.references) & set(image.references):
+        for place in dict.fromkeys(place for name in image.references for place in self._named.get(name, ())):
+            root, node = roots[place], nodes[place]
+            if node is None:
                 continue
             images = [each for each in images_of(node) if each.manifest is not None]
             known = {each.manifest.config.digest for each in images if each.manifest is not None}
@@ -274,8 +293,10 @@ class _Views:
 
     def _same_layers(self, image: DockerImage, node: Node) -> bool:
         assert node.manifest is not None
-        digests = {name: digest for digest, name in self._names.items()}
-        said = [digests.get(name) if name is not None else None for name in image.layer_names]
+        if self._inverted != len(self._names):
+            self._inverted = len(self._names)
+            self._digests = {name: digest for digest, name in self._names.items()}
+        said = [self._digests.get(name) if name is not None else None for name in image.layer_names]
         listed = [layer.digest for layer in node.manifest.layers]
         if len(said) != len(listed):
             return False

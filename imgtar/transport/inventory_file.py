@@ -22,7 +22,7 @@ _MARK = f'"{SCHEMA.partition("/")[0]}/'.encode()
 
 
 def is_inventory(path: str) -> bool:
-    """Whether a file is an inventory, plain or in zstd. What cannot be read as one is none.
+    """Whether a file is an inventory, plain or compressed. What cannot be read as one is none.
 
     A pipe is not looked at: who reads it afterwards would miss the beginning.
     """
@@ -31,7 +31,7 @@ def is_inventory(path: str) -> bool:
             return False
         with open(path, "rb") as file:
             head = file.read(SNIFF_BYTES)
-            if sniff(head) is Compression.ZSTD:
+            if sniff(head) is not Compression.NONE:
                 size = os.fstat(file.fileno()).st_size
                 content = plain(FileWindow(file.fileno(), 0, size, path))
                 view = memoryview(bytearray(64))
@@ -40,7 +40,7 @@ def is_inventory(path: str) -> bool:
                 head += file.read(64)
     except (OSError, Refused):
         return False
-    return head.replace(b" ", b"").startswith(_START + _MARK)
+    return head.translate(None, b" \r\n\t").startswith(_START + _MARK)
 
 
 def read_inventory(path: str, limits: Limits = DEFAULT_LIMITS) -> Listing:

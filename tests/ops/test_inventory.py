@@ -135,6 +135,21 @@ def test_a_receiver_without_a_store_holds_nothing_and_what_does_not_exist_is_not
     assert imgtar("inventory", "--of", "docker://127.0.0.1:5000/x").code == 2
 
 
+def test_the_one_document_and_a_gzipped_file_serve_as_a_base_too(imgtar: Imgtar, tmp_path: Path) -> None:
+    import gzip
+
+    imgtar.load(oci_archive([BASE, APP2])).ok()
+    (tmp_path / "x.json").write_bytes(imgtar("inventory", "--json").ok().out)
+    (tmp_path / "x.inv.gz").write_bytes(gzip.compress(imgtar("inventory").ok().out))
+    for name in ("x.json", "x.inv.gz"):
+        done = imgtar("save", "--base", tmp_path / name, "-o", tmp_path / "t", "--json", "app:2").ok().json()
+        assert done["blobs"] == 0
+    assert imgtar("inventory", "diff", tmp_path / "x.json", tmp_path / "x.inv.gz").ok().text == "they hold the same\n"
+    (tmp_path / "x.json").write_bytes((tmp_path / "x.json").read_bytes().replace(b'"size": ', b'"size": 1', 1))
+    assert imgtar("inventory", "diff", tmp_path / "x.json", "store").code == 5
+    assert imgtar("inventory", "-o", tmp_path / "y.inv.gz").code == 2
+
+
 def test_making_an_inventory_leaves_the_store_as_it_was(imgtar: Imgtar) -> None:
     imgtar.load(oci_archive([BASE, APP1])).ok()
     before = stored(imgtar.store)

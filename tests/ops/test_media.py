@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders.images import docker_archive, docker_files, make_image, oci_directory, oci_files
+from tests.builders.images import docker_archive, docker_files, make_image, oci_archive, oci_directory, oci_files
 from tests.conftest import Imgtar
 
 APP = make_image("app:1", seed=1)
@@ -134,3 +134,10 @@ def test_an_image_named_by_sha512_goes_round(imgtar: Imgtar, tmp_path: Path, for
     rows = json.loads(imgtar("images", "--json", store=again).ok().out)["images"]
     assert [row["name"] for row in rows] == ["app:1"]
     imgtar("verify", store=again).ok()
+
+
+def test_files_that_begin_with_a_dot_are_no_part_of_a_medium(imgtar: Imgtar, tmp_path: Path) -> None:
+    (tmp_path / "app.tar").write_bytes(oci_archive([make_image("app:1", seed=1)]))
+    (tmp_path / "._app.tar").write_bytes(b"\0\5\x16\7" + bytes(300))
+    imgtar("load", "-i", tmp_path).ok()
+    assert set(imgtar.names()) == {"app:1"}
