@@ -22,7 +22,7 @@ $(VENV)/.tests: $(VENV)/.program
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/.program  ## Verify, load, list, save and verify a real archive
+demo: $(VENV)/.program  ## Verify, load, list and save a real archive; then carry only what changed
 	@sh docs/demo.sh $(BIN)/imgtar
 
 test: $(VENV)/.tests  ## Run the tests (fast ones; see interop)
