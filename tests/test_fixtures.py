@@ -16,6 +16,7 @@ from imgtar.errors import ImgtarError
 from imgtar.graph.select import Policy
 from imgtar.graph.views import flat_images
 from imgtar.ops.inspect import inspect_archive
+from imgtar.ops.inventory import make_inventory
 from imgtar.ops.load import load
 from imgtar.ops.save import SaveOptions, save
 from imgtar.ops.upkeep import list_images
@@ -230,3 +231,35 @@ def test_saving_and_loading_elsewhere_keeps_ids_digests_and_names(name, form, tm
         assert {entry.descriptor.digest for entry in second.inventory().entries} == {
             entry.descriptor.digest for entry in first.inventory().entries
         }
+
+
+@pytest.mark.parametrize("name", [*COMPLETE, *SPARSE])
+@pytest.mark.parametrize("form", ["hybrid", "docker", "oci", "oci-dir"])
+def test_a_thin_archive_for_a_receiver_of_one_of_its_images_gives_what_the_full_one_gives(name, form, tmp_path):
+    home, site, twin = (Store(str(tmp_path / folder)) for folder in ("home", "site", "twin"))
+    load([str(ROOT / name)], home, Policy())
+    rows = list_images(home, everything=True)
+    names = sorted({row["name"] or row["digest"] for row in rows})
+    if not rows:  # An artifact only.
+        names = [str(entry.descriptor.digest) for entry in home.inventory().entries]
+        form = "oci" if form == "docker" else form
+    for store in (site, twin):
+        load([str(ROOT / name)], store, Policy(select=(names[0],)))
+    base = make_inventory(site.label, home, target=str(tmp_path / "site.inv"))
+    thin, full = str(tmp_path / "thin"), str(tmp_path / "full")
+    done = save(names, home, thin, SaveOptions(form=form, bases=(str(tmp_path / "site.inv"),)))
+    save(names, home, full, SaveOptions(form=form))
+    for fate in done.fates:
+        # It is there, or can be made there: a plain layer from a compressed one.
+        assert fate.carried or fate.digest in base.blobs or base.layer_for(fate.diff_id) is not None
+    assert verify([thin]).ok
+    assert verify([thin], home, against=[site.label]).ok
+    load([thin], site, Policy())
+    load([full], twin, Policy())
+    assert verify([], site).ok
+    assert list_images(site, everything=True) == list_images(twin, everything=True)
+    assert make_inventory(site.label, home).encode() == make_inventory(twin.label, home).encode()
+    if form != "docker":
+        for store, target in ((home, "a"), (site, "b")):
+            save(names, store, str(tmp_path / target), SaveOptions())
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
