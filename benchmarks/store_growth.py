@@ -7,7 +7,8 @@ The stores are written here, in the layout that the store uses, notes of verifie
 runtime and app, plain and gzip layers in turn. Every number is the fastest run of the command on the large store less
 the fastest on the smallest one, run in turn, so that start-up and the work for the image itself fall away. In brackets
 is the same in processor time, which a busy machine changes less. The column of the smallest store is the whole process;
-above the table stands what ``load --help`` takes.
+above the table stands what ``load --help`` takes. A second table has the dry runs alone: the call of
+``imgtar.ops.load.load`` in a process that has imported everything, the fastest of as many.
 """
 
 from __future__ import annotations
@@ -301,6 +302,27 @@ class Bench:
         return [[self.once(case, size, turn) for size in self.images] for turn in range(-1, rounds)][1:]
 
 
+INSIDE = """
+import sys, time
+from imgtar.errors import DependencyMissing
+from imgtar.graph.select import Policy
+from imgtar.ops.load import load
+from imgtar.store.store import Store
+start = time.perf_counter()
+try:
+    load([sys.argv[1]], Store(sys.argv[2]), Policy(), dry_run=True)
+except DependencyMissing:
+    raise SystemExit("a dry run does not raise for gaps")
+print(time.perf_counter() - start)
+"""
+
+
+def inside(archive: Path, store: Path) -> float:
+    """Seconds that the call of a dry run takes, without start-up."""
+    command = [sys.executable, "-c", INSIDE, str(archive), str(store)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 @dataclass(frozen=True)
 class Run:
     """Seconds of one process: from start to end, and of them on a processor."""
@@ -359,6 +381,19 @@ def main() -> None:
             floor, processor = min(one.wall for one in small), min(one.processor for one in small)
             cells = [cell(runs, small) for runs in large]
             print(f"| {case.name} | {floor * 1000:.0f} ({processor * 1000:.0f}) | {' | '.join(cells)} |", flush=True)
+        print(f"\n| the call alone, ms | {least} images | {' | '.join(f'{size:,}' for size in sizes)} |")
+        print("|---|--:|" + "--:|" * len(sizes), flush=True)
+        for case in CASES:
+            if options.only not in case.name or not case.dry or case.cold:
+                continue
+            times = [
+                min(
+                    inside(case.make(folder / "archive.tar", images, turn), folder / str(size))
+                    for turn in range(options.rounds)
+                )
+                for size, images in bench.images.items()
+            ]
+            print(f"| {case.name} | {' | '.join(f'{one * 1000:.0f}' for one in times)} |", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
