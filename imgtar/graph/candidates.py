@@ -20,7 +20,7 @@ from imgtar.model.documents import encode_manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable
 
-__all__ = ["brought_layers", "grow_candidates", "settle"]
+__all__ = ["brought_layers", "grow_candidates", "lost_digest", "settle"]
 
 
 def settle(
@@ -70,21 +70,28 @@ def brought_layers(
 def _brought(catalogs: Sequence[Catalog], walkers: Sequence[Walker]) -> dict[Digest, Descriptor]:
     """Layers on offer by the diff ID that some config claims for them; the claim is proved when they are received."""
     layers: dict[Digest, Descriptor] = {}
+
+    def take(diff_id: Digest, layer: Descriptor) -> None:
+        # Of several forms the plain one, else the one with the smallest digest: the order of the archives must not count.
+        known = layers.get(diff_id)
+        if known is None or (layer.digest != diff_id, layer.digest) < (known.digest != diff_id, known.digest):
+            layers[diff_id] = layer
+
     for catalog, walker in zip(catalogs, walkers, strict=True):
         for root in catalog.roots:
             if root.draft is not None:
                 for slot in root.draft.slots:
                     if slot.layer is not None:
-                        layers.setdefault(slot.diff_id, slot.layer)
+                        take(slot.diff_id, slot.layer)
             elif root.descriptor is not None:
                 for node in images_of(walker.grow(root.descriptor)):
                     pairs = zip(node.manifest.layers if node.manifest else (), node.diff_ids or (), strict=False)
                     for layer, diff_id in pairs:
                         if any(layer.digest in one.offers for one in catalogs):
-                            layers.setdefault(diff_id, layer)
+                            take(diff_id, layer)
         for image in catalog.v1.values():
             if image.layer is not None and image.diff_id is not None:
-                layers.setdefault(image.diff_id, image.layer)
+                take(image.diff_id, image.layer)
     return layers
 
 
@@ -150,7 +157,7 @@ def _libraries(catalogs: Sequence[Catalog], held: Inventory) -> list[Library]:
     return libraries
 
 
-def _lost_digest(root: Root) -> Digest | None:
+def lost_digest(root: Root) -> Digest | None:
     """The image ID in the path of a config that is not in its archive."""
     stem = root.lost_config.rpartition("/")[2].removesuffix(".json").removeprefix("sha256:")
     return Digest("sha256", stem) if len(stem) == 64 and not set(stem) - set("0123456789abcdef") else None
@@ -158,7 +165,7 @@ def _lost_digest(root: Root) -> Digest | None:
 
 def _with_config(root: Root, catalogs: Sequence[Catalog], held: Inventory, library: Library) -> Root | None:
     """The image of a docker archive that lacks its config, completed by one that is elsewhere."""
-    digest = _lost_digest(root)
+    digest = lost_digest(root)
     if digest is None:
         return None
     sizes = [size for catalog in catalogs if (size := catalog.offers.get(digest)) is not None]
@@ -194,7 +201,7 @@ def _lost_layer_gaps(root: Root) -> list[Missing]:
 
 
 def _config_gap(root: Root, catalog: Catalog) -> Missing:
-    digest = _lost_digest(root)
+    digest = lost_digest(root)
     needed = tuple(reference.familiar for reference in root.references) or (printable(root.title),)
     hint = f"the archive names the config but does not hold it: save {printable(root.title)} again where it is whole"
     through = ((needed[0], "config"),)

@@ -15,7 +15,7 @@ from imgtar.model.digest import Digest
 from imgtar.model.documents import ImageConfig
 from imgtar.model.reference import Reference
 
-__all__ = ["Catalog", "DeclaredParent", "Draft", "Offers", "Root", "Slot"]
+__all__ = ["Catalog", "DeclaredParent", "Draft", "Offers", "Root", "Slot", "smaller_parent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,12 @@ class DeclaredParent:
     image_id: Digest
     learned_from: str
     name: str = ""
+
+
+def smaller_parent(one: DeclaredParent | None, other: DeclaredParent | None) -> DeclaredParent | None:
+    """Of two declared parents of one image the one with the smaller ID counts: the order of loads must not."""
+    known = [parent for parent in (one, other) if parent is not None]
+    return min(known, key=lambda parent: parent.image_id) if known else None
 
 
 @dataclass(frozen=True, slots=True)

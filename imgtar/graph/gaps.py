@@ -37,7 +37,7 @@ class Gaps:
         self._found: list[Missing] = []
         self._needed: list[dict[str, None]] = []
         self._ways: list[dict[tuple[str, ...], None]] = []
-        self.blocked: dict[int, list[int]] = {}
+        self.blocked: dict[int, dict[int, None]] = {}
 
     def promised(self, digest: Digest) -> Required | None:
         """What a thin archive of this load says about a blob that it left out."""
@@ -86,9 +86,7 @@ class Gaps:
 
     def block(self, candidate: int, place: int) -> None:
         """Say that the candidate cannot come because of the gap at ``place``."""
-        places = self.blocked.setdefault(candidate, [])
-        if place not in places:
-            places.append(place)
+        self.blocked.setdefault(candidate, {}).setdefault(place)
 
     def of(self, candidate: int) -> tuple[Missing, ...]:
         """The gaps of one candidate."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,14 +65,20 @@ def fates_of_full(plan: Plan) -> tuple[Fate, ...]:
 
 
 def lean(
-    plan: Plan, catalog: Catalog, receiver: Inventory, listings: Sequence[Listing], *, every_document: bool
+    plan: Plan,
+    catalog: Catalog,
+    receiver: Inventory,
+    bases: Sequence[Listing],
+    receivers: Sequence[Listing],
+    *,
+    every_document: bool,
 ) -> Lean:
     """Divide the blobs of ``plan``, made against ``receiver``, into those that travel and those left out.
 
     Layers and artifacts that the receiver holds are left out, and plain layers that it can make from what it holds.
     Documents travel with every image that is not wholly held, so that whoever has the archive can read what it is; the
     documents of a wholly held image stay at home, unless ``every_document`` (a docker archive cannot name an image
-    without its config). ``listings`` are asked which image of the receiver has what.
+    without its config). ``bases`` and ``receivers`` are asked which image has what.
     """
     writes = {write.digest: write for write in plan.writes}
     carried: dict[Digest, tuple[Write, str]] = {}
@@ -82,7 +89,7 @@ def lean(
             digest = part.descriptor.digest
             write = writes.get(digest)
             if write is not None and write.made_from is None:
-                carried[digest] = (write, _why_carried(part, receiver, listings))
+                carried[digest] = (write, _why_carried(part, receiver, bases, receivers))
             elif part.kind in _DOCUMENTS and (every_document or not wholly):
                 reason = "a document: it travels with an image that does not stay at home altogether"
                 carried[digest] = (_document(part, root, catalog), reason)
@@ -91,15 +98,15 @@ def lean(
     for digest in carried:
         required.pop(digest, None)
     sources = {d: writes[d].source if d in writes else d for d in required}
-    bases = _bases(sources, listings)
-    record = _record(plan, required, bases) if required else None
+    found = _bases(sources, [*bases, *receivers])
+    record = _record(plan, required, found) if required else None
     fates = [
         Fate(d, write.size, write.diff_id, write.kind, write.title, True, reason)
         for d, (write, reason) in carried.items()
     ]
     titles = {write.digest: write.title for write in (*plan.relied_on, *plan.writes)}
     for digest, part in required.items():
-        reason = _why_left_out(sources[digest], digest, bases.get(digest))
+        reason = _why_left_out(sources[digest], digest, found.get(digest))
         title = titles.get(digest, str(digest))
         fates.append(Fate(digest, part.descriptor.size, part.diff_id, part.kind, title, False, reason))
     return Lean(replace(plan, writes=tuple(write for write, _ in carried.values())), record, tuple(fates))
@@ -113,9 +120,8 @@ def _document(part: Part, root: PlannedRoot, catalog: Catalog) -> Write:
     return Write(digest, size, part.kind, title, None, kept, catalog, part.descriptor.media_type)
 
 
-def _why_carried(part: Part, receiver: Inventory, listings: Sequence[Listing]) -> str:
+def _why_carried(part: Part, receiver: Inventory, bases: Sequence[Listing], receivers: Sequence[Listing]) -> str:
     digest = part.descriptor.digest
-    lacking = [one.label for one in listings if one.holding(digest) is None]
     if part.diff_id is not None and part.diff_id != digest:
         other = receiver.layer_for(part.diff_id)
         if other is not None:
@@ -125,9 +131,11 @@ def _why_carried(part: Part, receiver: Inventory, listings: Sequence[Listing]) -
                 f"the base holds this layer {how} ({other.digest}), from which these bytes cannot be made again; "
                 "with --layers none it would be left out (the digest of the manifest changes, the image ID stays)"
             )
-    if len(listings) > 1 and len(lacking) < len(listings):
-        return f"not all of them hold it: {', '.join(lacking)} does not"
-    return f"{lacking[0]} does not hold it" if len(listings) == 1 else "none of the bases holds it"
+    lacking = [one.label for one in receivers if one.holding(digest) is None]
+    if lacking and len(lacking) < len(receivers):
+        return f"not all of them hold it: {', '.join(lacking)} {'do' if len(lacking) > 1 else 'does'} not"
+    everybody = [*bases, *receivers]
+    return f"{everybody[0].label} does not hold it" if len(everybody) == 1 else "none of them holds it"
 
 
 def _why_left_out(source: Digest, digest: Digest, base: Base | None) -> str:
@@ -176,25 +184,26 @@ def _bases(sources: Mapping[Digest, Digest], listings: Sequence[Listing]) -> dic
     for digest, source in sources.items():
         wanted.setdefault(source, []).append(digest)
     covers: list[tuple[ListedImage, Listing, set[Digest]]] = []
+    names: dict[tuple[Digest, Digest | None, Digest | None], list[str]] = {}
     for listing in listings:
         for image in listing.images:
+            if image.name is not None:
+                names.setdefault((listing.root, image.digest, image.image_id), []).append(image.name.familiar)
             found = {digest for blob in image.blobs for digest in wanted.get(blob, ())}
             if found:
                 covers.append((image, listing, found))
     covers.sort(key=lambda one: (not one[0].complete, one[0].name is None, len(one[0].blobs), one[0].title))
+    heap = [(-len(found), place) for place, (_, _, found) in enumerate(covers)]
+    heapq.heapify(heap)
     bases: dict[Digest, Base] = {}
-    while covers:
-        image, listing, found = max(covers, key=lambda one: len(one[2]))
-        base = _base(image, listing)
-        bases.update({digest: base for digest in found if digest not in bases})
-        covers = [(i, lst, left) for i, lst, other in covers if (left := other - found)]
+    while heap:
+        size, place = heapq.heappop(heap)
+        image, listing, found = covers[place]
+        left = found - bases.keys()
+        if len(left) == -size:
+            known = names.get((listing.root, image.digest, image.image_id), [])
+            base = Base(tuple(sorted(set(known))), image.image_id, image.digest, listing.root)
+            bases.update(dict.fromkeys(left, base))
+        elif left:  # Others have had some of it meanwhile.
+            heapq.heappush(heap, (-len(left), place))
     return bases
-
-
-def _base(image: ListedImage, listing: Listing) -> Base:
-    names = sorted(
-        other.name.familiar
-        for other in listing.images
-        if other.name is not None and (other.digest, other.image_id) == (image.digest, image.image_id)
-    )
-    return Base(tuple(names), image.image_id, image.digest, listing.root)

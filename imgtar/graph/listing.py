@@ -231,9 +231,11 @@ def parse_listing(raw: bytes | bytearray, what: str, limits: Limits = DEFAULT_LI
     ``E_NAME``, ``E_DUP``, ``E_LIMIT``."""
     end = raw.find(b"\n") + 1
     if bytes(raw[:end]).strip() == b"{":
-        return _parse_document(bytes(raw), what, limits)
+        return _parse_document(bytes(raw), what, limits)  # Written with line breaks, as --json writes it.
     value = parse_json(bytes(memoryview(raw)[:end]) if end else bytes(raw), what, limits=limits)
     _of_this_schema(value, what)
+    if isinstance(value.get("blobs"), list):
+        return _parse_document(bytes(raw), what, limits)
     head = checked(InventoryHeadShape, value, what)
     if not end or not raw.endswith(b"\n"):
         raise Refused("E_TRUNC", "the inventory ends in the middle of a line", where=what, hint=_AGAIN)

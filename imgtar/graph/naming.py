@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from imgtar.errors import Conflict, Refused
+from imgtar.graph.catalog import smaller_parent
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.plan import PlannedRoot, TagMove
 from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy
+from imgtar.graph.thin import ThinImage
 from imgtar.graph.walk import Node, Part, platform_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
+from imgtar.model.platform import Platform
 
 __all__ = ["Names", "bare_descriptor"]
 
@@ -22,7 +25,7 @@ class Names:
     def __init__(self, held: Inventory, policy: Policy) -> None:
         self._held = held
         self._policy = policy
-        self._names: dict[str, list[tuple[TagMove, Node]]] = {}
+        self._names: dict[str, list[tuple[TagMove, _Kind]]] = {}
         self.roots: dict[Digest, PlannedRoot] = {}
 
     @property
@@ -30,21 +33,25 @@ class Names:
         """Every name that comes in."""
         return list(self._names)
 
-    def add(self, candidate: Candidate, where: str, parts: tuple[Part, ...]) -> None:
-        """Enter a root with its names; ``where`` is the archive that brings it."""
+    def add(self, candidate: Candidate, where: str, parts: tuple[Part, ...], said: ThinImage | None = None) -> None:
+        """Enter a root with its names; ``where`` is the archive that brings it.
+
+        ``said`` is what a thin archive says of a root whose documents nobody has at hand.
+        """
         node, root = candidate.node, candidate.root
         digest = node.descriptor.digest
         labels = tuple(label for label in root.labels if REFERRERS_TAG.fullmatch(label))
         known = self.roots.get(digest)
         references = tuple(dict.fromkeys((*(known.references if known else ()), *root.references)))
         descriptor = bare_descriptor(node)
-        parent = root.parent or (known.parent if known else None)
+        parent = smaller_parent(root.parent, known.parent if known else None)
         labels = labels or (known.labels if known else ())
         unused = () if references else tuple(label for label in root.labels if label not in labels)
         self.roots[digest] = PlannedRoot(descriptor, references, parent, node, labels, unused, parts)
         for reference in root.references:
             before = self._held.tagged(reference.full)
-            image_id = node.manifest.config.digest if node.is_image and node.manifest else None
+            kind = _Kind.of(node, said)
+            image_id = kind.image_id
             move = TagMove(
                 reference,
                 before.identity if before else None,
@@ -53,8 +60,8 @@ class Names:
                 before.digest if before else None,
             )
             others = self._names.setdefault(reference.full, [])
-            for other, other_node in others:
-                if other.root != digest and not _may_share(node, other_node):
+            for other, other_kind in others:
+                if other.root != digest and not kind.may_share(other_kind):
                     message = f"{reference.familiar} is the name of two different images"
                     raise Refused(
                         "E_NAME",
@@ -64,7 +71,7 @@ class Names:
                         hint=f"they are {other.after} and {move.after}; load one of them by its ID",
                     )
             if all(other.root != digest for other, _ in others):
-                others.append((move, node))
+                others.append((move, kind))
 
     def moves(self, *, checked: bool) -> list[TagMove]:
         """Every name and what it will stand for. Raises :class:`Conflict` for tags that may not move, if ``checked``."""
@@ -82,12 +89,30 @@ class Names:
         return moves
 
 
-def _may_share(one: Node, other: Node) -> bool:
-    """One name may stand for several platforms of an image, or for an artifact beside its image (rulings, H178)."""
-    if not (one.is_image and other.is_image):
-        return one.index is None and other.index is None
-    first, second = platform_of(one), platform_of(other)
-    return first is not None and second is not None and first.normalized() != second.normalized()
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What stands behind a name: one image with its ID and platform, an index, or something else."""
+
+    image_id: Digest | None
+    platform: Platform | None
+    index: bool
+
+    @classmethod
+    def of(cls, node: Node, said: ThinImage | None) -> _Kind:
+        if said is not None:
+            return cls(said.image_id, said.platform, said.image_id is None)
+        image_id = node.manifest.config.digest if node.is_image and node.manifest is not None else None
+        return cls(image_id, platform_of(node), node.index is not None)
+
+    def may_share(self, other: _Kind) -> bool:
+        """One name may stand for several platforms of an image, for an artifact beside its image (rulings, H178), and
+        for one image in several forms."""
+        if self.image_id is None or other.image_id is None:
+            return not self.index and not other.index
+        if self.image_id == other.image_id:
+            return True
+        first, second = self.platform, other.platform
+        return first is not None and second is not None and first.normalized() != second.normalized()
 
 
 _MEANINGFUL = (mediatype.DOCKER_REFERENCE_TYPE, mediatype.DOCKER_REFERENCE_DIGEST, mediatype.CONTAINERD_SUBJECT)

@@ -127,7 +127,7 @@ def check_parents(
     named = set(names)
     gaps: dict[tuple[Digest | None, str], tuple[Missing, list[Digest]]] = {}
     findings: list[Finding] = []
-    children = _children(images)
+    children = _children(images, bases=policy.require_base)
     for image in images:
         for link in image.links:
             if link.identity is not None and link.weight != "base":
@@ -179,18 +179,22 @@ def _remark(image: Named, link: Link, severity: Severity) -> Finding:
     return Finding("E_MISSING", severity, str(link.identity or printable(link.name)), message, 4)
 
 
-def _children(images: Sequence[Named]) -> dict[Digest, list[Named]]:
+def _children(images: Sequence[Named], *, bases: bool) -> dict[Digest, list[Named]]:
     children: dict[Digest, list[Named]] = {}
     for image in images:
         for link in image.links:
-            if link.weight == "declared" and link.identity is not None:
+            counts = link.weight == "declared" or (bases and link.weight == "base")
+            if counts and link.identity is not None:
                 children.setdefault(link.identity, []).append(image)
     return children
 
 
-def heirs(images: Sequence[Named]) -> Callable[[Named], list[list[Named]]]:
-    """Return the function that says who declares an image as an ancestor: the way up from each, without the image."""
-    children = _children(images)
+def heirs(images: Sequence[Named], *, bases: bool) -> Callable[[Named], list[list[Named]]]:
+    """Return the function that says who declares an image as an ancestor: the way up from each, without the image.
+
+    ``bases``: an annotated base counts like a declared parent.
+    """
+    children = _children(images, bases=bases)
     return lambda image: [way[:-1] for way in _descendants(image, children)[1:]]
 
 
@@ -199,7 +203,7 @@ def _descendants(image: Named, children: Mapping[Digest, Sequence[Named]]) -> li
     ways = {image.planned.digest: [image]}
     queue = [image]
     for one in queue:
-        for child in children.get(one.planned.image_id, ()):
+        for child in (*children.get(one.planned.image_id, ()), *children.get(one.planned.digest, ())):
             if child.planned.digest not in ways:
                 ways[child.planned.digest] = [child, *ways[one.planned.digest]][:_LONGEST_WAY]
                 queue.append(child)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from imgtar.errors import Refused
-from imgtar.graph.candidates import brought_layers, grow_candidates
+from imgtar.errors import Refused, UsageError
+from imgtar.graph.candidates import brought_layers, grow_candidates, lost_digest
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.finding import Finding
 from imgtar.graph.gaps import Gaps, needed_by
@@ -52,25 +52,40 @@ def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits
         for text in policy.select
         if any(is_called(one.root, text) for one in candidates) or not any(is_called(root, text) for root, _ in lost)
     ]
-    gone = [(root, gaps) for root, gaps in lost if not policy.select or any(is_called(root, t) for t in policy.select)]
+    gone = [
+        (root, gaps)
+        for root, gaps in lost
+        if _has_platform(root, policy) and (not policy.select or any(is_called(root, text) for text in policy.select))
+    ]
     chosen = select(candidates, wanted) if wanted or not policy.select else []
+    if gone and policy.partial and any(old is None for old, _ in policy.renames):
+        message = f"--tag NEW needs exactly one image, there are {len(chosen) + len(gone)}"
+        raise UsageError(message, hint="say which: --tag OLD=NEW (a name or an image ID)")
     if not gone or policy.partial:
         known = [pair for pair in policy.renames if pair[0] is None or not any(is_called(r, pair[0]) for r, _ in gone)]
         chosen = rename(chosen, known) if chosen or not gone else chosen
     chosen = for_platforms(chosen, policy) if chosen or not gone else chosen
     if policy.select:
         chosen += subjects_asked_for(chosen, candidates)
-    chosen, doubles = one_of_each(chosen, lambda descriptor: _there(descriptor, catalogs, held))
+    doubles: list[Finding] = []
 
     def planned(some: Sequence[Candidate]) -> _Resolution:
         work = _Resolution(catalogs, held, policy, limits, candidates)
-        work.arriving = frozenset(node.descriptor.digest for one in some for node in nodes_of(one.node))
+        work.findings += doubles
+        work.arriving = frozenset(
+            node.descriptor.digest for one in some for node in nodes_of(one.node) if not node.absent
+        )
         for candidate in some:
             work.add(candidate)
         return work
 
+    def lack(candidate: Candidate) -> tuple[int, int]:
+        work = planned([candidate])
+        return len(work.gaps.found), sum(write.size for write in work.writes.values())
+
+    if not policy.every_form:
+        chosen, doubles = one_of_each(chosen, lack)
     work = planned(chosen)
-    work.findings += doubles
     for root, gaps in gone:
         work.add_lost(root, gaps)
     plan = work.finish()
@@ -80,12 +95,11 @@ def resolve(catalogs: Sequence[Catalog], held: Inventory, policy: Policy, limits
     return _partial(chosen, work, planned, behind) or plan
 
 
-def _there(descriptor: Descriptor, catalogs: Sequence[Catalog], held: Inventory) -> bool:
-    """Whether a blob is carried by some archive, or held."""
-    if any(catalog.offers.get(descriptor.digest) == descriptor.size for catalog in catalogs):
+def _has_platform(root: Root, policy: Policy) -> bool:
+    """Whether an image without a node may be of a wanted platform: what is not known may be."""
+    if not policy.platforms or root.draft is None or not root.draft.parsed.platform.architecture:
         return True
-    holding = held.holding(descriptor.digest) if descriptor.digest.supported else None
-    return holding is not None and holding.sound
+    return any(root.draft.parsed.platform.matches(wanted) for wanted in policy.platforms)
 
 
 def _partial(
@@ -102,10 +116,15 @@ def _partial(
             one.node.descriptor.digest: (one, place) for place, one in enumerate(chosen) if place in work.gaps.blocked
         }
         behind += [LeftBehind(one.root.title, work.gaps.of(place)) for one, place in lists.values()]
-        subjects = {node.descriptor.digest for one in dropped for node in nodes_of(one.node)}
+        gaps = tuple(gap for place in work.gaps.blocked for gap in work.gaps.of(place))
         chosen = [one for place, one in enumerate(chosen) if place not in work.gaps.blocked]
-        kept = {node.descriptor.digest for one in chosen for node in nodes_of(one.node)}
-        chosen = [one for one in chosen if subject_of(one) not in subjects - kept]
+        while dropped:
+            # What is about an image that is left, and what is about that, has nothing to be about.
+            subjects = {node.descriptor.digest for one in dropped for node in nodes_of(one.node)}
+            kept = {node.descriptor.digest for one in chosen for node in nodes_of(one.node)}
+            dropped = [one for one in chosen if subject_of(one) in subjects - kept]
+            behind += [LeftBehind(one.root.title, tuple(dict.fromkeys(gaps))) for one in dropped]
+            chosen = [one for one in chosen if subject_of(one) not in subjects - kept]
         if not chosen:
             return None
         work = planned(chosen)
@@ -179,18 +198,18 @@ class _Resolution:
             )
             self.owners.setdefault(digest, []).append(self.count)
             self.findings += _oddities(image, printable(root.title))
-        self.names.add(candidate, self.catalogs[candidate.position].label, tuple(parts))
+        self.names.add(candidate, self.catalogs[candidate.position].label, tuple(parts), said)
         self.count += 1
 
     def add_lost(self, root: Root, gaps: Sequence[Missing]) -> None:
         """Take in an image that has no node because parts of it are nowhere: its gaps, and what it stands on."""
         places = [self.gaps.add(gap) for gap in gaps]
-        draft = root.draft
-        if draft is not None:
+        config = root.draft.parsed if root.draft is not None else None
+        image_id = root.draft.config.digest if root.draft is not None else lost_digest(root)
+        if image_id is not None:
             names = tuple(reference.familiar for reference in root.references)
-            planned = PlannedImage(names, draft.config.digest, draft.config.digest, draft.parsed.platform, "new")
-            named = Named(planned, draft.parsed, links_of(root.parent, None, draft.parsed))
-            self.lost.append((named, places))
+            planned = PlannedImage(names, image_id, image_id, config.platform if config is not None else None, "new")
+            self.lost.append((Named(planned, config, links_of(root.parent, None, config)), places))
 
     def _said_of(self, candidate: Candidate) -> ThinImage | None:
         """What a thin archive says about a root that it leaves out altogether."""
@@ -392,19 +411,21 @@ class _Resolution:
     def _inherit(self, images: Sequence[Named]) -> None:
         """Whoever declares an incomplete image as its parent needs what that lacks."""
         lacking = [
-            (named, self.gaps.blocked[candidate])
+            (named, list(self.gaps.blocked[candidate]))
             for _, named in self.images
             for candidate in self.owners[named.planned.digest]
             if candidate in self.gaps.blocked
         ]
-        above = heirs(images) if lacking or self.lost else None
-        for named, places in [*lacking, *self.lost] if above is not None else ():
-            for way in above(named) if above is not None else ():
+        if not lacking and not self.lost:
+            return
+        above = heirs(images, bases=self.policy.require_base)
+        for named, places in [*lacking, *self.lost]:
+            for way in above(named):
                 steps = [*(printable(step.title) for step in way), printable(named.title)]
-                for place in list(places):
+                for place in places:
                     self.gaps.inherit(place, way[0].title, steps)
                 for candidate in self.owners.get(way[0].planned.digest, ()):
-                    for place in list(places):
+                    for place in places:
                         self.gaps.block(candidate, place)
 
 

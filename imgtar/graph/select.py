@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from imgtar.errors import NotFound, Refused, UsageError
-from imgtar.graph.catalog import Root
+from imgtar.graph.catalog import DeclaredParent, Root, smaller_parent
 from imgtar.graph.finding import Finding
-from imgtar.graph.walk import Node, images_of, nodes_of, parts_of
-from imgtar.model.descriptor import Descriptor
+from imgtar.graph.walk import Node, images_of, nodes_of
 from imgtar.model.digest import Digest
 from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference, parse_user_reference
@@ -43,7 +42,8 @@ class Policy:
     """What the caller asked for. ``renames`` are (old or ``None``, new) as written on the command line.
 
     ``every_name`` says that each image on offer was asked for by name, so that none may be left out in silence.
-    ``require_base`` makes base annotations count as declared parents. ``partial`` leaves incomplete images behind
+    ``every_form`` keeps an image that comes with its layers in several forms in all of them: where the content of an
+    archive is judged, not a load planned. ``require_base`` makes base annotations count as declared parents. ``partial`` leaves incomplete images behind
     instead of refusing all. ``remake`` says when a plain layer may be made from a compressed one with the same diff ID:
     ``last``, when nobody carries it; ``first``, before it is carried, because this plan decides what to carry;
     ``never``, where its absence is damage.
@@ -55,6 +55,7 @@ class Policy:
     parents: Literal["require", "warn", "ignore"] = "require"
     no_clobber: bool = False
     every_name: bool = False
+    every_form: bool = False
     require_base: bool = False
     partial: bool = False
     remake: Literal["first", "last", "never"] = "last"
@@ -190,58 +191,68 @@ def subject_of(candidate: Candidate) -> Digest | None:
 
 
 def subjects_asked_for(chosen: Sequence[Candidate], candidates: Sequence[Candidate]) -> list[Candidate]:
-    """What artifacts that were asked for by themselves are about, where it is on offer: it comes along, nameless."""
-    there = {node.descriptor.digest for one in chosen for node in nodes_of(one.node)}
+    """What artifacts that were asked for by themselves are about, and what those are about, where it is on offer.
+
+    It comes along, nameless.
+    """
+    there = {node.descriptor.digest for one in chosen for node in nodes_of(one.node) if not node.absent}
+    homes: dict[Digest, Candidate] = {}
+    for other in candidates:
+        for node in nodes_of(other.node):
+            if not node.absent:
+                homes.setdefault(node.descriptor.digest, other)
     found: list[Candidate] = []
-    for one in chosen:
+    queue = list(chosen)
+    for one in queue:
         subject = subject_of(one)
-        if subject is None or subject in there:
-            continue
-        for other in candidates:
-            inner = {node.descriptor.digest for node in nodes_of(other.node)}
-            if subject in inner and not other.node.absent:
-                found.append(replace(other, root=replace(other.root, references=())))
-                there |= inner
-                break
+        home = homes.get(subject) if subject is not None and subject not in there else None
+        if home is not None:
+            nameless = replace(home, root=replace(home.root, references=()))
+            found.append(nameless)
+            queue.append(nameless)
+            there |= {node.descriptor.digest for node in nodes_of(home.node) if not node.absent}
     return found
 
 
 def one_of_each(
-    chosen: Sequence[Candidate], there: Callable[[Descriptor], bool]
+    chosen: Sequence[Candidate], lack: Callable[[Candidate], tuple[int, int]]
 ) -> tuple[list[Candidate], list[Finding]]:
     """Keep one manifest for each name when several archives bring one image with its layers in several forms.
 
-    It is the same image, as its ID says; the manifest of which the most is ``there`` counts, of equals the one with the
-    smaller digest, so that the order of the archives does not.
+    It is the same image, as its ID says. ``lack`` counts the gaps of a form, and the bytes that it would write: the
+    least counts, of equals the smaller digest, so that the order of the archives does not. The parent that any form
+    declares is that of the image. A form that an artifact is about stays, without the name.
     """
-    homes: dict[tuple[Reference, Digest], dict[Digest, int]] = {}
+    forms: dict[tuple[Reference, Digest], dict[Digest, int]] = {}
     for place, one in enumerate(chosen):
         manifest = one.node.manifest
         if one.node.is_image and manifest is not None:
             for reference in one.root.references:
-                homes.setdefault((reference, manifest.config.digest), {}).setdefault(one.node.descriptor.digest, place)
-    loses: dict[int, set[Reference]] = {}
+                forms.setdefault((reference, manifest.config.digest), {}).setdefault(one.node.descriptor.digest, place)
+    loses: dict[Digest, set[Reference]] = {}
+    parents: dict[Digest, DeclaredParent] = {}
     findings = []
-    for (reference, _), places in homes.items():
+    for (reference, _), places in forms.items():
         if len(places) < 2:
             continue
-        ranked = sorted(places, key=lambda digest: (_lacks(chosen[places[digest]], there), str(digest)))
+        ranked = sorted(places, key=lambda digest: (lack(chosen[places[digest]]), str(digest)))
         for digest in ranked[1:]:
-            for place, one in enumerate(chosen):
-                if one.node.descriptor.digest == digest:
-                    loses.setdefault(place, set()).add(reference)
+            loses.setdefault(digest, set()).add(reference)
+        for digest in ranked:
+            parent = smaller_parent(parents.get(ranked[0]), chosen[places[digest]].root.parent)
+            if parent is not None:
+                parents[ranked[0]] = parent
         message = f"{reference.familiar} comes in {len(ranked)} forms of one image; manifest {ranked[0]} is taken"
         findings.append(Finding("E_NAME", "info", reference.familiar, message))
+    subjects = {subject_of(one) for one in chosen} if loses else set()
     kept = []
-    for place, one in enumerate(chosen):
-        left = tuple(reference for reference in one.root.references if reference not in loses.get(place, ()))
-        if left or not one.root.references:
-            kept.append(replace(one, root=replace(one.root, references=left)))
+    for one in chosen:
+        digest = one.node.descriptor.digest
+        left = tuple(reference for reference in one.root.references if reference not in loses.get(digest, ()))
+        if left or not one.root.references or digest in subjects:
+            parent = parents.get(digest, one.root.parent)
+            kept.append(replace(one, root=replace(one.root, references=left, parent=parent)))
     return kept, findings
-
-
-def _lacks(candidate: Candidate, there: Callable[[Descriptor], bool]) -> int:
-    return sum(1 for part in parts_of(candidate.node) if not there(part.descriptor))
 
 
 def _by_name(candidates: Sequence[Candidate], text: str) -> list[tuple[int, tuple[Reference, ...]]]:

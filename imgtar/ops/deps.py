@@ -138,7 +138,7 @@ def _examined(catalog: Catalog, limits: Limits) -> tuple[tuple[Missing, ...], tu
     An archive that contradicts itself is refused, except over parents: drawing those is what this is for. In a store
     each image is then asked by itself, so that a contradiction hides nothing but itself.
     """
-    policy = Policy(parents="ignore")
+    policy = Policy(parents="ignore", every_form=True)
     try:
         plan = resolve([catalog], EmptyInventory(), policy, limits)
     except Refused as error:

@@ -108,7 +108,7 @@ def _inspection(
     images, other = root_views(catalog, roots, present)
     if platforms:
         images = _for_platforms(images, platforms, catalog.label)
-    plan = resolve([narrowed], EmptyInventory(), Policy(parents="ignore"))
+    plan = resolve([narrowed], EmptyInventory(), Policy(parents="ignore", every_form=True))
     body = {
         "archive": {
             "path": catalog.label,

@@ -51,8 +51,8 @@ class TagChange:
         return {"name": self.name, "from": _identity(self.before), "to": _identity(self.after)}
 
 
-def _content(image: ListedImage | None) -> tuple[Digest | None, Digest | None] | None:
-    return (image.digest, image.image_id) if image is not None else None
+def _content(image: ListedImage) -> tuple[Digest | None, Digest | None]:
+    return image.digest, image.image_id
 
 
 def _identity(image: ListedImage | None) -> str | None:
@@ -101,16 +101,20 @@ def differ(before: Listing, after: Listing) -> Difference:
     if not before.redacted and not after.redacted:
         old, new = _by_name(before), _by_name(after)
         for name in sorted({*old, *new}):
-            if _content(old.get(name)) != _content(new.get(name)):
-                tags.append(TagChange(name, old.get(name), new.get(name)))
+            if set(map(_content, old.get(name, ()))) != set(map(_content, new.get(name, ()))):
+                tags.append(TagChange(name, *(next(iter(side.get(name, ())), None) for side in (old, new))))
     was, now = _completeness(before), _completeness(after)
     completed = tuple(sorted(title for title, whole in now.items() if whole and was.get(title) is False))
     broken = tuple(sorted(title for title, whole in now.items() if not whole and was.get(title) is True))
     return Difference(before, after, added, removed, tuple(tags), completed, broken)
 
 
-def _by_name(listing: Listing) -> Mapping[str, ListedImage]:
-    return {image.name.familiar: image for image in listing.images if image.name is not None}
+def _by_name(listing: Listing) -> Mapping[str, list[ListedImage]]:
+    names: dict[str, list[ListedImage]] = {}
+    for image in listing.images:  # One name may stand for several platforms.
+        if image.name is not None:
+            names.setdefault(image.name.familiar, []).append(image)
+    return names
 
 
 def _completeness(listing: Listing) -> dict[str, bool]:

@@ -173,13 +173,13 @@ def _save(
     source: Source = store.source(inventory)
     catalog = source.survey(Check())
     catalog = _chosen(catalog, names, options.platforms)
-    policy = Policy(platforms=options.platforms, parents="ignore", every_name=True, remake="never")
+    policy = Policy(platforms=options.platforms, parents="ignore", every_name=True, remake="never", every_form=True)
     if options.layers is not None:
         plan = _whole(resolve([catalog], EmptyInventory(), policy), store)
         scratch = _scratch(store, path, stack) if not dry_run else None
         changed = recompress(plan, catalog, source, options.layers, options.layer_level, scratch, jobs, report)
         source, catalog = changed, changed.survey(Check())
-    listings, there = _receivers(store, options, stack, report)
+    bases, receivers, there = _receivers(store, options, stack, report)
     if there is not None:
         policy = replace(policy, remake="first")
     plan = _whole(resolve([catalog], there or EmptyInventory(), policy), store)
@@ -193,7 +193,7 @@ def _save(
         plan = docker_plan(plan)
     record, fates = None, fates_of_full(plan)
     if there is not None:
-        reduced = lean(plan, catalog, there, listings, every_document=options.form == "docker")
+        reduced = lean(plan, catalog, there, bases, receivers, every_document=options.form == "docker")
         plan, record, fates = reduced.plan, reduced.record, reduced.fates
     if dry_run:
         return Saved(path, options.form, plan, None, fates, record, there is not None)
@@ -223,7 +223,7 @@ def _save(
 
 def _receivers(
     store: Store, options: SaveOptions, stack: ExitStack, report: Report
-) -> tuple[list[Listing], Inventory | None]:
+) -> tuple[list[Listing], list[Listing], Inventory | None]:
     """What those who get the archive have, as lists and as the one inventory that counts; nothing for a full archive."""
 
     def opened(where: str) -> Listing:
@@ -232,8 +232,8 @@ def _receivers(
     bases = [opened(where) for where in options.bases]
     receivers = [opened(where) for where in options.receivers]
     if not bases and not receivers:
-        return [], None
-    return [*bases, *receivers], AnyOf([*bases, *([AllOf(receivers)] if receivers else [])])
+        return [], [], None
+    return bases, receivers, AnyOf([*bases, *([AllOf(receivers)] if receivers else [])])
 
 
 def _encoded(record: ThinRecord) -> bytes:

@@ -247,7 +247,9 @@ def _examine(
     try:
         catalog = source.survey(check)
         verdict.form = catalog.form
-        plan = resolve([catalog], EmptyInventory(), Policy(parents="warn" if alone else "ignore"), limits)
+        plan = resolve(
+            [catalog], EmptyInventory(), Policy(parents="warn" if alone else "ignore", every_form=True), limits
+        )
         verdict.catalog = catalog
     except ImgtarError as error:
         if error.exit_code == 6:
@@ -356,7 +358,9 @@ def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) 
         check = Check(collect=True, diff=not fast, report=report, limits=limits)
         catalog = source.survey(check)
         try:
-            plan = resolve([catalog], EmptyInventory(), Policy(parents="ignore", remake="never"), limits)
+            plan = resolve(
+                [catalog], EmptyInventory(), Policy(parents="ignore", remake="never", every_form=True), limits
+            )
         except ImgtarError as error:
             if error.exit_code == 6:
                 raise

@@ -44,7 +44,7 @@ def _kind(where: str) -> str:
         if os.path.isfile(os.path.join(where, "imgtar", "version")):
             return "folder"
         if not is_layout(where) and os.sep not in where and where not in (".", ".."):
-            return "image"  # A folder that only happens to be called like an image.
+            return "store" if where == STORE else "image"  # A folder that only happens to be called like one.
         if not is_layout(where):
             raise UsageError(
                 f"{shown(where)} is a folder, but neither a store nor an image layout", hint="name one archive in it"

@@ -18,6 +18,7 @@ from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each
 from imgtar.errors import Conflict, LocalTrouble, Refused, StoreTrouble
 from imgtar.events import Event, Report, silent
+from imgtar.graph.catalog import smaller_parent
 from imgtar.graph.plan import Plan, PlannedRoot, Write
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
@@ -359,7 +360,7 @@ def _with_parents(entries: list[Entry], plan: Plan) -> list[Entry]:
     result = []
     for entry in entries:
         parent = declared.get(entry.descriptor.digest)
-        if parent is not None and ((known := entry.parent) is None or parent.image_id < known.image_id):
+        if parent is not None and smaller_parent(entry.parent, parent) is parent:
             entry = Entry.make(entry.descriptor, entry.name, parent, entry.label)
         result.append(entry)
     return result

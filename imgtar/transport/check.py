@@ -113,7 +113,8 @@ class Check:
             with self._mutex:
                 self.findings.append(Finding.of(error))
                 self.bad.add(write.digest)
-        self._count(write.size)
+        if write.made_from is None:  # What was made is no part of the archive.
+            self._count(write.size)
 
     def _measured(self, write: Write, blob: Blob, checkpoint: Checkpoint) -> Measure:
         made = write.made_from is not None
