@@ -35,7 +35,7 @@ check: $(VENV)/.tests  ## ruff, mypy and the tests
 	$(MAKE) test
 
 interop: $(VENV)/.tests  ## Exchange archives with Docker, podman, skopeo, containerd, umoci, buildah (needs them, and root)
-	$(BIN)/python -m pytest -n $(JOBS) -m interop
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m interop --durations 8
 
 bench: $(VENV)/.tests  ## Measure against a plain loop and the peers that are installed (under 10 minutes)
 	$(BIN)/python benchmarks/run.py

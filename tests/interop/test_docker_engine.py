@@ -206,6 +206,7 @@ def test_a_gzip_archive_loads_in_docker(docker_engine, receiver, family, imgtar,
 # --- a real Debian with Python ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("debian")
 def test_a_real_debian_image_runs_after_the_journey_through_imgtar(
     docker_engine, receiver, debian_image, imgtar, scratch
 ):

@@ -89,6 +89,7 @@ def test_docker_loads_a_thin_archive_when_it_has_the_chain_and_fails_when_it_has
     assert receiver.images() == family.named("app:1", "app:2")
 
 
+@pytest.mark.xdist_group("debian")
 def test_a_change_of_a_few_bytes_on_a_real_debian_travels_in_a_few_kilobytes_and_runs(
     imgtar, docker_engine, debian_image, receiver, scratch
 ):
