@@ -125,7 +125,7 @@ def named(document: Any) -> set[str]:
 
 
 @given(shipments())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_load_succeeds_exactly_when_the_union_covers_the_closure(shipment: Shipment) -> None:
     with command_line() as imgtar:
         paths = []
