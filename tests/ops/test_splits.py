@@ -125,7 +125,7 @@ def named(document: Any) -> set[str]:
 
 
 @given(shipments())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_a_load_succeeds_exactly_when_the_union_covers_the_closure(shipment: Shipment) -> None:
     with command_line() as imgtar:
         paths = []
@@ -167,7 +167,7 @@ def test_a_load_succeeds_exactly_when_the_union_covers_the_closure(shipment: Shi
 
 
 @given(shipments())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_a_partial_load_brings_every_image_that_is_whole_and_names_the_others(shipment: Shipment) -> None:
     with command_line() as imgtar:
         inputs: list[object] = []

@@ -444,7 +444,7 @@ def command_line() -> Iterator[Imgtar]:
     st.sets(st.integers(0, 2), max_size=2),
     st.sampled_from(FORMS),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_a_thin_archive_does_at_its_receiver_what_the_full_one_does(
     stacks: list[list[tuple[int, str | None]]],
     others: list[list[tuple[int, str | None]]],
