@@ -145,6 +145,13 @@ def _feed(fd: int, data: bytes) -> None:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def command_line() -> Iterator[Imgtar]:
+    """The command line with a store that lasts for one example of a property test."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Imgtar(Path(folder))
+
+
 def snapshot(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, bytes | None]:
     """Every file below ``folder`` with its content, every directory with ``None``; ``without`` names top parts."""
     found: dict[str, bytes | None] = {}

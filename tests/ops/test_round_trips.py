@@ -6,11 +6,8 @@ import gzip
 import hashlib
 import io
 import json
-import shutil
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +28,7 @@ from tests.builders.images import (
     random_layer,
     sha256,
 )
-from tests.conftest import Imgtar, snapshot
+from tests.conftest import Imgtar, command_line, snapshot
 
 NAMES = ["app:1", "app:2", "tool:latest", "registry.example:5000/team/app:1", "quay.io/x/y:z"]
 FORMS = ["hybrid", "docker", "oci", "oci-dir"]
@@ -52,15 +49,6 @@ def families(draw: st.DrawFn) -> list[Image]:
         image = make_image(names[place], [pool[n] for n in layers], platform, seed=place)
         images[image.image_id] = image
     return list(images.values())
-
-
-@contextmanager
-def command_line() -> Iterator[Imgtar]:
-    folder = Path(tempfile.mkdtemp())
-    try:
-        yield Imgtar(folder)
-    finally:
-        shutil.rmtree(folder)
 
 
 def by_name(imgtar: Imgtar, store: Path | None = None) -> dict[str, tuple[str, str]]:

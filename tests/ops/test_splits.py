@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders.images import Files, Image, blob_name, make_image, oci_files, oci_layout, random_layer
-from tests.conftest import Imgtar, stored
+from tests.conftest import Imgtar, command_line, stored
 
 NAMES = ["app:1", "app:2", "tool:latest", "team/app:9"]
 
@@ -98,15 +94,6 @@ def shipments(draw: st.DrawFn) -> Shipment:
         for place in draw(st.sets(st.integers(0, count - 1), min_size=1)):
             carried[place].add(digest)
     return Shipment(family, listed, tuple(map(frozenset, carried)), held)
-
-
-@contextmanager
-def command_line() -> Iterator[Imgtar]:
-    folder = Path(tempfile.mkdtemp())
-    try:
-        yield Imgtar(folder)
-    finally:
-        shutil.rmtree(folder)
 
 
 def receiver(imgtar: Imgtar, name: str, held: tuple[Image, ...]) -> Path:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +18,7 @@ from tests.builders.images import (
     oci_files,
     random_layer,
 )
-from tests.conftest import Imgtar, stored
+from tests.conftest import Imgtar, command_line, stored
 
 FORMS = ["hybrid", "docker", "oci", "oci-dir"]
 
@@ -427,15 +423,6 @@ def built(stacks: list[list[tuple[int, str | None]]], names: list[str], offset: 
         )
         for n, (name, stack) in enumerate(zip(names, stacks, strict=False))
     ]
-
-
-@contextmanager
-def command_line() -> Iterator[Imgtar]:
-    folder = Path(tempfile.mkdtemp())
-    try:
-        yield Imgtar(folder)
-    finally:
-        shutil.rmtree(folder)
 
 
 @given(
