@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
+EXAMPLES ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check interop bench bench-quick bench-store format clean
+.PHONY: help demo test check interop campaigns explore bench bench-quick bench-store format clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +37,16 @@ check: $(VENV)/.tests  ## ruff, mypy and the tests
 
 interop: $(VENV)/.tests  ## Exchange archives with Docker, podman, skopeo, containerd, umoci, buildah (needs them, and root)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m interop --durations 8
+
+campaign-%: $(VENV)/.tests
+	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/campaigns/test_$*.py
+
+campaigns: $(VENV)/.tests  ## Every long campaign, one after the other (hours); campaign-NAME runs one, IMGTAR_SEED=N other cases
+	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/campaigns
+
+explore: $(VENV)/.tests  ## Property tests with new random cases, EXAMPLES times as many as usual
+	IMGTAR_HYPOTHESIS=explore IMGTAR_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n $(JOBS) -m "not interop" \
+	    $$(grep -rlE "@given|StateMachine" tests --include='test_*.py')
 
 bench: $(VENV)/.tests  ## Measure against a plain loop and the peers that are installed (under 10 minutes)
 	$(BIN)/python benchmarks/run.py

@@ -17,9 +17,41 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A busy machine must not fail a test; how long things take is the benchmarks' business.
-settings.register_profile("imgtar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("imgtar")
+# A busy machine must not fail a test; how long things take is the benchmarks' business. One state of the code has one
+# verdict: hypothesis looks at the same cases every time. New ones are looked for by `make explore`.
+_quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("imgtar", derandomize=True, database=None, **_quiet)
+settings.register_profile("explore", print_blob=True, **_quiet)
+settings.load_profile(os.environ.get("IMGTAR_HYPOTHESIS", "imgtar"))
+
+_TIMES = int(os.environ.get("IMGTAR_EXAMPLES", "1"))
+"""How many times as many examples as a property test asks for."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give property tests more examples when that is wanted."""
+    for item in items if _TIMES > 1 else ():
+        test = getattr(item, "obj", None)
+        inner = getattr(test, "_hypothesis_internal_use_settings", None)
+        if inner is not None:
+            test._hypothesis_internal_use_settings = settings(inner, max_examples=inner.max_examples * _TIMES)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show what the campaigns (see tests/campaigns) counted."""
+    rows = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "teardown" or getattr(report, "failed", False)
+        for name, value in getattr(report, "user_properties", ())
+        if name == "campaign"
+    ]
+    if rows:
+        terminalreporter.section("campaigns")
+        for name, form, seed, test, counts in sorted({(*row[:4], tuple(row[4].items())) for row in rows}):
+            figures = ", ".join(f"{number} {what}" for what, number in counts)
+            terminalreporter.write_line(f"{name} ({form}, seed {seed}) {test}: {figures}")
 
 
 @dataclass(frozen=True)

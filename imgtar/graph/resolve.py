@@ -326,9 +326,13 @@ class _Resolution:
         return None
 
     def _made(self, part: Part, title: str) -> Write | None:
-        """A plain layer out of a compressed one with its diff ID; the reverse cannot be done to the byte."""
+        """A plain layer out of a compressed one with its diff ID; the reverse cannot be done to the byte.
+
+        A plain layer is one whose digest is the diff ID of some content. So it needs no config to be found, and one that
+        can be made for one image is there for every other, also for one whose own config is nowhere.
+        """
         digest = part.descriptor.digest
-        if part.kind != "layer" or part.diff_id != digest:
+        if part.kind != "layer" or part.diff_id not in (None, digest):
             return None
         source: Descriptor | None = self.held.layer_for(digest)
         catalog: Catalog | None = None

@@ -35,7 +35,7 @@ def lacking(wanted: list[Image], held: list[Image], carried: set[str]) -> set[st
             continue
         missing |= {one.image_id} - there
         for layer in one.layers:
-            made = one.image_id in there and layer.compression is None and layer.diff_id in content
+            made = layer.compression is None and layer.diff_id in content
             if layer.digest not in there and not made:
                 missing.add(layer.digest)
     return missing

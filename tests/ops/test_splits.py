@@ -60,7 +60,7 @@ class Shipment:
             if image.image_id not in there:
                 lacking.add(image.image_id)
             for layer in image.layers:
-                made = layer.compression is None and layer.diff_id in content and image.image_id in there
+                made = layer.compression is None and layer.diff_id in content
                 if layer.digest not in there and not made:
                     lacking.add(layer.digest)
         return lacking
