@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imgtar import __version__
-from imgtar.cli.commands import deps, history, images, inspect, inventory, load, prune, rmi, save, tag, verify
+from imgtar.cli.commands import deps, history, images, inspect, inventory, load, prune, repair, rmi, save, tag, verify
 from imgtar.cli.options import Store
 
 __all__ = ["app"]
@@ -42,6 +42,6 @@ def root(
     context.obj = {"store": store}
 
 
-for module in (load, save, verify, inspect, deps, images, history, tag, rmi, prune):
+for module in (load, save, verify, inspect, deps, images, history, tag, rmi, prune, repair):
     app.command(module.NAME)(module.command)
 app.add_typer(inventory.app, name=inventory.NAME)

@@ -12,7 +12,7 @@ from imgtar import __version__
 from imgtar.blob.files import FileWindow
 from imgtar.blob.measure import measure
 from imgtar.blob.workers import Beside, default_jobs, each
-from imgtar.errors import ImgtarError, Refused, local_trouble
+from imgtar.errors import ImgtarError, Refused, UsageError, local_trouble
 from imgtar.events import Event, Report, silent
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.explain import describe_missing
@@ -29,13 +29,39 @@ from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ops.against import Place, would_load
 from imgtar.ops.where import opened_inventory
 from imgtar.ports import Source, blob_finder
+from imgtar.store.rescue import strays
 from imgtar.store.store import Store
-from imgtar.text import human_size, plural, printable
+from imgtar.text import human_size, plural, printable, shown
 from imgtar.transport.archive import TarSource
 from imgtar.transport.check import Check
 from imgtar.transport.location import Fingerprint, medium_paths, open_archive, passed_over
 
-__all__ = ["ArchiveVerdict", "Verification", "verify"]
+__all__ = ["ArchiveVerdict", "Subset", "Verification", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """One of several parts of a store's blobs, from 1, so that a long check can be spread over days.
+
+    A blob is always in the same part. All parts together are everything.
+    """
+
+    part: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Subset:
+        """Read ``K/N``. Raises :class:`UsageError`."""
+        part, slash, of = text.partition("/")
+        if slash and part.isascii() and of.isascii() and part.isdigit() and of.isdigit():
+            found = cls(int(part), int(of))
+            if 1 <= found.part <= found.of <= 10_000:
+                return found
+        raise UsageError(f"--subset {shown(text)} is no part of a whole", hint="write 1/7, 2/7 … 7/7")
+
+    def has(self, digest: Digest) -> bool:
+        """Whether a blob is in this part."""
+        return int(digest.encoded[:8], 16) % self.of == self.part - 1
 
 
 @dataclass(slots=True)
@@ -70,6 +96,7 @@ class Verification:
     strict: bool
     places: tuple[Place, ...] = ()
     there: tuple[Finding, ...] = ()
+    subset: Subset | None = None
 
     @property
     def findings(self) -> list[Finding]:
@@ -98,6 +125,7 @@ class Verification:
         return {
             "ok": self.ok,
             "depth": "fast" if self.fast else "full",
+            "subset": {"part": self.subset.part, "of": self.subset.of} if self.subset is not None else None,
             "archives": [
                 {
                     "path": archive.path,
@@ -144,6 +172,7 @@ def verify(
     policy: Policy | None = None,
     fast: bool = False,
     strict: bool = False,
+    subset: Subset | None = None,
     jobs: int | None = None,
     report: Report = silent,
     limits: Limits = DEFAULT_LIMITS,
@@ -153,7 +182,7 @@ def verify(
     ``fast`` checks structure and small documents only. An archive that is not there is a finding like others, so that
     the rest is still examined. ``against`` names receivers (see ops/where.py): for each of them it is worked out, by the
     plan that a load there would follow under ``policy``, whether all the archives together would load; ``store`` must be
-    given then. Raises only for a disk that cannot be read while it is, or a receiver that cannot be asked.
+    given then. ``subset`` reads only a part of the store's blobs; documents are read every time. Raises only for a disk that cannot be read while it is, or a receiver that cannot be asked.
     """
     started = _now()
     jobs = jobs or default_jobs()
@@ -161,8 +190,8 @@ def verify(
     there: list[Finding] = []
     if not paths:
         assert store is not None
-        verdicts = [_store(store, fast, jobs, report, limits)]
-        return Verification(tuple(verdicts), started, _now(), fast, strict)
+        verdicts = [_store(store, fast, subset, jobs, report, limits)]
+        return Verification(tuple(verdicts), started, _now(), fast, strict, subset=subset)
     with ExitStack() as kept:
         verdicts = []
         for path in _expanded(paths, report):
@@ -283,7 +312,7 @@ def _leans(path: str, thin: ThinRecord) -> Finding:
     )
 
 
-_REPAIR = "load an archive that carries it: that repairs the store"
+_REPAIR = "imgtar repair -i ARCHIVE takes it from an archive that carries it, and so does a load of that"
 
 
 def _count_documents(verdict: ArchiveVerdict, plan: Plan) -> None:
@@ -295,14 +324,17 @@ def _subject(gap: Any) -> str:
     return str(gap.digest or gap.diff_id or gap.expected_in)
 
 
-def _ballast(source: Source, catalog: Catalog, plan: Plan, check: Check, jobs: int) -> int:
+def _ballast(
+    source: Source, catalog: Catalog, plan: Plan, check: Check, jobs: int, subset: Subset | None = None
+) -> int:
     """Check what lies in ``blobs/`` though nothing refers to it: damage there is damage to the medium all the same."""
     # Layers of an image that is not whole were measured like others; they have an owner all the same.
     owned = {image.layer.digest for image in catalog.v1.values() if image.layer is not None}
     used = {write.digest for write in plan.writes} | set(plan.reused) | {gap.digest for gap in plan.missing}
     rest = []
     for digest in catalog.offers:
-        blob = source.blob(digest) if digest not in used else None
+        wanted = digest not in used and (subset is None or subset.has(digest))
+        blob = source.blob(digest) if wanted else None
         if blob is not None:
             title = (
                 f"the {'blob' if digest in owned else 'unreferenced blob'} {catalog.entry_names.get(digest, digest)}"
@@ -351,7 +383,9 @@ def _digests(node: Node) -> set[Digest]:
     return {part.descriptor.digest for part in parts_of(node)}
 
 
-def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) -> ArchiveVerdict:
+def _store(
+    store: Store, fast: bool, subset: Subset | None, jobs: int, report: Report, limits: Limits
+) -> ArchiveVerdict:
     verdict = ArchiveVerdict(store.label, "store")
     with store.reading() as inventory:
         source = store.source(inventory)
@@ -372,10 +406,14 @@ def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) 
                 Finding("E_STORE", "error", _subject(gap), describe_missing(gap, place="store"), 7, _REPAIR)
             )
         if not fast:
-            check.receive(plan, blob_finder([catalog], [source]), report, jobs)
+            part = (
+                plan if subset is None else replace(plan, writes=tuple(w for w in plan.writes if subset.has(w.digest)))
+            )
+            check.receive(part, blob_finder([catalog], [source]), report, jobs)
             report(Event("start", "checking unreferenced blobs"))
-            verdict.ballast = _ballast(source, catalog, plan, check, jobs)
+            verdict.ballast = _ballast(source, catalog, plan, check, jobs, subset)
             report(Event("end"))
+            verdict.findings += [_stray(path) for path in strays(store.layout)]
         verdict.blobs_checked, verdict.bytes_checked = check.blobs_checked, check.bytes_checked
         if fast:
             _count_documents(verdict, plan)
@@ -384,6 +422,12 @@ def _store(store: Store, fast: bool, jobs: int, report: Report, limits: Limits) 
         verdict.findings += [_in_store(finding) for finding in sorted(check.findings, key=lambda f: f.subject)]
         verdict.images = _image_verdicts(catalog, plan, check, plan.missing)
     return verdict
+
+
+def _stray(path: str) -> Finding:
+    message = "lies among the blobs, but is none: its place or its name is not that of a blob"
+    hint = "imgtar repair looks whether it is the content of a missing blob; it may be another tool's temporary file"
+    return Finding("E_STORE", "warning", path, message, 7, hint)
 
 
 def _in_store(finding: Finding) -> Finding:

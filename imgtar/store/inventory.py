@@ -107,11 +107,12 @@ class StoreInventory:
         # A rotten document is as good as none: what needs it then reports it as damaged.
         return raw if Digest.of(raw, digest.algorithm) == digest else None
 
-    def _small_document(self, digest: Digest) -> bytes | None:
+    def document(self, digest: Digest, cap: int = DEFAULT_LIMITS.config) -> bytes | None:
+        """The bytes of a document that is here, whole and not too large; ``None`` otherwise, whatever the reason."""
         try:
-            return self._content(digest, DEFAULT_LIMITS.config)
+            return self._content(digest, cap)
         except (ImgtarError, OSError):
-            return None  # This is for the cache only; who needs the document meets the error again.
+            return None  # For those who only look around; who needs the document meets the error again.
 
     def diff_id_of(self, digest: Digest) -> Digest | None:
         """The diff ID of a held layer, from an earlier reading or from one now."""
@@ -163,12 +164,12 @@ class StoreInventory:
             return False
         self._learned = True
         return self._images.learn(
-            dict.fromkeys(entry.descriptor.digest for entry in self.entries), self._small_document, self.status
+            dict.fromkeys(entry.descriptor.digest for entry in self.entries), self.document, self.status
         )
 
     def note_images(self, documents: Iterable[Digest], roots: int) -> None:
         """Remember what manifests and indexes refer to that were brought in, while they are at hand."""
-        self._images.add(documents, self._small_document, roots)
+        self._images.add(documents, self.document, roots)
 
     def has_root(self, digest: Digest) -> bool:
         """Whether ``index.json`` names it."""

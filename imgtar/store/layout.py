@@ -8,6 +8,8 @@
     imgtar/staging/<name>/                               work of a running transaction, locked while it lives
     imgtar/held/  imgtar/layers/                         a cache, see store/held.py
     imgtar/images                                        a cache, see store/images.py
+    imgtar/index.kept                                    a copy of index.json with its checksum, for repair
+    imgtar/damaged/                                      what repair has set aside, see store/rescue.py
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from imgtar.model.limits import Limits
 from imgtar.model.reference import Reference
 from imgtar.text import shown
 
-__all__ = ["PARENT", "STORE_LIMITS", "Entry", "Layout"]
+__all__ = ["PARENT", "STORE_LIMITS", "Entry", "Layout", "parse_entries"]
 
 PARENT = "imgtar.parent"
 """Annotation on a root: the image ID of its parent image. Docker keeps that beside the image too, not inside."""
@@ -118,6 +120,9 @@ class Layout:
         self.index_lock = os.path.join(self.corner, "index.lock")
         self.blobs_lock = os.path.join(self.corner, "blobs.lock")
         self.staging = os.path.join(self.corner, "staging")
+        self.version_path = os.path.join(self.corner, "version")
+        self.mark_path = os.path.join(self.path, "oci-layout")
+        self.kept_path = os.path.join(self.corner, "index.kept")
         self._read: tuple[bytes, list[Entry]] | None = None
 
     def blob_path(self, digest: Digest) -> str:
@@ -162,22 +167,30 @@ class Layout:
         """Make an empty store unless there is one. Call after :meth:`prepare`, holding the index lock."""
         if self.exists:
             return
-        self._replace(os.path.join(self.corner, "version"), f"{_VERSION}\n".encode())
-        self._replace(os.path.join(self.path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
+        self.write_marks()
         self.write_index([])
         for folder in (self.corner, os.path.join(self.path, "blobs"), self.path, os.path.dirname(self.path)):
             sync_directory(folder)
 
+    def write_marks(self) -> None:
+        """Write the version marker and ``oci-layout`` where they are not there."""
+        for path, body in (
+            (self.version_path, f"{_VERSION}\n".encode()),
+            (self.mark_path, b'{"imageLayoutVersion":"1.0.0"}'),
+        ):
+            if not os.path.lexists(path):
+                self._replace(path, body)
+
     def check(self) -> None:
         """Raise :class:`StoreTrouble` for a store that is newer than this program or not a layout."""
         try:
-            with open(os.path.join(self.corner, "version"), "rb") as file:
+            with open(self.version_path, "rb") as file:
                 text = file.read(20).decode("ascii", "backslashreplace").strip()
         except FileNotFoundError:
             text = str(_VERSION)  # An OCI layout made by another tool: it becomes a store when it is written to.
         if not text.isdigit():
             raise StoreTrouble(
-                f"the version marker says {shown(text)}", where=self.path, hint="restore imgtar/version (it held 1)"
+                f"the version marker says {shown(text)}", where=self.path, hint="imgtar repair restores it"
             )
         if int(text) > _VERSION:
             raise StoreTrouble(
@@ -187,14 +200,12 @@ class Layout:
                 hint="use the newer imgtar that made it",
             )
         try:
-            with open(os.path.join(self.path, "oci-layout"), "rb") as file:
+            with open(self.mark_path, "rb") as file:
                 parse_layout(file.read(1 << 16), "oci-layout")
         except FileNotFoundError:
-            raise StoreTrouble(
-                "oci-layout is missing", where=self.path, hint='restore it: {"imageLayoutVersion":"1.0.0"}'
-            ) from None
+            raise StoreTrouble("oci-layout is missing", where=self.path, hint="imgtar repair writes it again") from None
         except Refused as error:
-            raise StoreTrouble(error.message, where=os.path.join(self.path, "oci-layout")) from None
+            raise StoreTrouble(error.message, where=self.mark_path) from None
 
     def stored_blobs(self) -> Iterator[tuple[Digest, int]]:
         """Every file in ``blobs/`` whose name is a digest, with its size; what else lies there is passed over."""
@@ -216,16 +227,25 @@ class Layout:
                 raw = file.read(min(os.fstat(fd).st_size, STORE_LIMITS.document) + 1)
             if self._read is not None and self._read[0] == raw:
                 return list(self._read[1])  # A load reads it twice: for the plan, and again under the lock.
-            index = parse_index(raw, "", "index.json", STORE_LIMITS)
+            entries = parse_entries(raw)
         except FileNotFoundError:
             raise StoreTrouble("index.json is missing", where=self.path, hint=_REPAIR) from None
         except OSError as error:
             raise StoreTrouble(f"index.json cannot be read: {error.strerror}", where=self.path, hint=_REPAIR) from None
         except Refused as error:
             raise StoreTrouble(f"index.json is damaged: {error.message}", where=self.path, hint=_REPAIR) from None
-        entries = [Entry.read(descriptor) for descriptor in index.manifests]
         self._read = raw, entries
         return list(entries)
+
+    def read_kept(self) -> bytes | None:
+        """The kept copy of ``index.json``, ``None`` when there is none or it is damaged."""
+        try:
+            fd = os.open(self.kept_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(fd, "rb") as file:
+                head, _, raw = file.read(STORE_LIMITS.document + 100).partition(b"\n")
+        except OSError:
+            return None
+        return raw if head.decode("ascii", "replace") == str(Digest.of(raw)) else None
 
     def write_index(self, entries: Sequence[Entry]) -> None:
         """Replace ``index.json`` atomically and durably: this is the commit point of every change."""
@@ -236,7 +256,11 @@ class Layout:
             **self._foreign_members(),
             "manifests": [entry.descriptor.to_json() for entry in ordered],
         }
-        self._replace(self.index_path, json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
+        raw = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        # First, so that the copy is never older than the index; what it names is there already. It is for a disk that
+        # forgets, not for a crash, which cannot harm index.json: so it is not synced, and a torn one counts as none.
+        self._replace(self.kept_path, str(Digest.of(raw)).encode() + b"\n" + raw, sync=False)
+        self._replace(self.index_path, raw)
         sync_directory(self.path)
 
     def _foreign_members(self) -> dict[str, Any]:
@@ -248,19 +272,25 @@ class Layout:
             return {}
         return {key: item for key, item in value.items() if key not in ("schemaVersion", "mediaType", "manifests")}
 
-    def _replace(self, path: str, body: bytes) -> None:
+    def _replace(self, path: str, body: bytes, *, sync: bool = True) -> None:
         # One fixed name, written under the lock: what a killed process left is simply written over.
         temporary = os.path.join(self.corner, f"{os.path.basename(path)}.new")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             write_all(fd, body)
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         except BaseException:
             os.close(fd)
             os.unlink(temporary)
             raise
         os.close(fd)
         os.replace(temporary, path)
+
+
+def parse_entries(raw: bytes) -> list[Entry]:
+    """The entries of an ``index.json``. Raises :class:`Refused` for one that is damaged."""
+    return [Entry.read(descriptor) for descriptor in parse_index(raw, "", "index.json", STORE_LIMITS).manifests]
 
 
 _OWN = ("blobs", "imgtar", "oci-layout", "lost+found")
@@ -277,4 +307,4 @@ def _there(path: str) -> bool:
     return True
 
 
-_REPAIR = "the blobs are untouched: put back a copy of index.json, or load the archives again into a new store"
+_REPAIR = "imgtar repair rebuilds it from the copy that is kept beside it, or from the blobs"

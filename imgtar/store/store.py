@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from imgtar.blob.files import opened
 from imgtar.errors import NotFound
@@ -47,11 +47,19 @@ class Store:
         self._require()
         return StoreInventory(self.layout, self.layout.read_index())
 
+    def sharing_blobs(self) -> AbstractContextManager[None]:
+        """Hold the lock under which no blob is deleted."""
+        return locked(self.layout.blobs_lock, shared=True, timeout=self.lock_timeout, report=self.report)
+
+    def holding_index(self) -> AbstractContextManager[None]:
+        """Hold the lock under which nobody else replaces the index."""
+        return locked(self.layout.index_lock, shared=False, timeout=self.lock_timeout, report=self.report)
+
     @contextmanager
     def reading(self) -> Iterator[StoreInventory]:
         """Read with the promise that no blob is deleted meanwhile."""
         self._require()
-        with locked(self.layout.blobs_lock, shared=True, timeout=self.lock_timeout, report=self.report):
+        with self.sharing_blobs():
             yield self.inventory()
 
     @contextmanager
@@ -62,11 +70,11 @@ class Store:
         self.layout.prepare()
         if not self.layout.exists:
             # Two first loads at once: one makes the store, the other finds it.
-            with locked(self.layout.index_lock, shared=False, timeout=self.lock_timeout, report=self.report):
+            with self.holding_index():
                 self.layout.create()
         sweep(self.layout)
         with (
-            locked(self.layout.blobs_lock, shared=True, timeout=self.lock_timeout, report=self.report),
+            self.sharing_blobs(),
             staging_area(self.layout) as folder,
         ):
             yield StoreTransaction(self.layout, self.inventory(), folder, self.report, self.lock_timeout, limits)
@@ -92,7 +100,7 @@ class Store:
         """Replace the index by what ``edit`` makes of it, under the index lock. Raises what ``edit`` raises."""
         self._require()
         os.makedirs(self.layout.corner, exist_ok=True)
-        with locked(self.layout.index_lock, shared=False, timeout=self.lock_timeout, report=self.report):
+        with self.holding_index():
             before = self.layout.read_index()
             after = tidy(list(edit(list(before))))
             if after != before:

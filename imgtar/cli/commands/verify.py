@@ -10,6 +10,7 @@ import typer
 
 from imgtar.cli import options
 from imgtar.cli.console import Console, console, refuse_terminal
+from imgtar.cli.render.findings import show_findings
 from imgtar.errors import UsageError
 from imgtar.text import human_size, plural, printable
 
@@ -37,6 +38,12 @@ def command(
     require_base: options.RequireBase = False,
     fast: Annotated[bool, typer.Option("--fast", help="Check structure and small documents only.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Turn warnings into refusals.")] = False,
+    subset: Annotated[
+        str | None,
+        typer.Option(
+            "--subset", metavar="K/N", help="Of the store, read only the Kth of N parts: 1/7 today, 2/7 tomorrow."
+        ),
+    ] = None,
     report_file: Annotated[
         str | None, typer.Option("--report", metavar="FILE", help="Write the JSON document to FILE as well.")
     ] = None,
@@ -56,7 +63,7 @@ def command(
     from imgtar.blob.files import write_all
     from imgtar.graph.select import Policy
     from imgtar.model.platform import parse_platforms
-    from imgtar.ops.verify import verify
+    from imgtar.ops.verify import Subset, verify
     from imgtar.transport.writer import whole_file
 
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
@@ -68,6 +75,8 @@ def command(
             "--parents, --require-base and --platform say how a load is meant",
             hint="add --against WHERE: an archive alone is judged as it is",
         )
+    if subset is not None and (archives or fast):
+        raise UsageError("--subset is for reading the blobs of the store", hint="leave out the archives and --fast")
     policy = Policy(
         platforms=parse_platforms(platforms or ()),
         parents=options.parents_policy(parents or "require"),
@@ -85,13 +94,14 @@ def command(
                 policy=policy,
                 fast=fast,
                 strict=strict,
+                subset=Subset.parse(subset) if subset is not None else None,
                 jobs=jobs,
                 report=report,
             )
         if fd is not None:
             document = json.dumps({"schema": "imgtar.verify/1", **done.to_json()}, indent=2) + "\n"
             write_all(fd, document.encode())
-    _show_findings(done)
+    show_findings(done.findings)
     out.result("imgtar.verify/1", done.to_json(), lambda: _show(out, done))
     raise typer.Exit(done.exit_code)
 
@@ -113,6 +123,8 @@ def _show(out: Console, done: Any) -> None:
         if archive.form is None:
             continue  # It was not recognised: nothing in it could be checked.
         depth = "documents" if done.fast else "digests, sizes and diff IDs"
+        if done.subset is not None:
+            depth += f", part {done.subset.part} of {done.subset.of}"
         ballast = f"; {archive.ballast} of them unreferenced" if archive.ballast else ""
         out.line(f"  checked {archive.blobs_checked} blobs, {archive.bytes_checked} bytes: {depth}{ballast}")
     for place in done.places:
@@ -128,16 +140,3 @@ def _show_place(out: Console, place: Any) -> None:
     else:
         written, reused = human_size(place.bytes_to_write), human_size(place.bytes_reused)
         out.line(f"{where}: would load there: {written} to write, {reused} there already")
-
-
-def _show_findings(done: Any) -> None:
-    import sys
-
-    said = ""
-    for finding in done.findings:
-        text = printable(f"{finding.subject}: {finding.message}", limit=None)
-        sys.stderr.write(f"imgtar: {finding.severity}[{finding.code}]: {text}\n")
-        # Ten layers of one base want one and the same next step: it is said once.
-        if finding.hint and finding.hint != said:
-            sys.stderr.write(f"hint: {printable(finding.hint, limit=None)}\n")
-        said = finding.hint
