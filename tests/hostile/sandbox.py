@@ -121,6 +121,7 @@ def _build_commands_once() -> None:
     from imgtar.cli.app import app
 
     command = typer.main.get_command(app)
+    command.get_command(None, "all of them")
     typer.main.get_command = lambda _app: command
 
 
