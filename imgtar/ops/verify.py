@@ -421,7 +421,14 @@ def _store(
             inventory.cache.forget(digest)  # So that the next load that carries it writes it again.
         verdict.findings += [_in_store(finding) for finding in sorted(check.findings, key=lambda f: f.subject)]
         verdict.images = _image_verdicts(catalog, plan, check, plan.missing)
+        if store.layout.index_differs():
+            verdict.findings.append(_changed(store.layout.index_path))
     return verdict
+
+
+def _changed(path: str) -> Finding:
+    message = "is not what imgtar wrote last: another tool has changed it, or damage has"
+    return Finding("E_STORE", "info", path, message, 7, "imgtar images shows what it says")
 
 
 def _stray(path: str) -> Finding:

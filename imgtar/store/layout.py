@@ -247,6 +247,11 @@ class Layout:
             return None
         return raw if head.decode("ascii", "replace") == str(Digest.of(raw)) else None
 
+    def index_differs(self) -> bool:
+        """Whether ``index.json`` is another one than the kept copy says: somebody else, or damage, has changed it."""
+        kept = self.read_kept()
+        return kept is not None and self._read is not None and self._read[0] != kept
+
     def write_index(self, entries: Sequence[Entry]) -> None:
         """Replace ``index.json`` atomically and durably: this is the commit point of every change."""
         ordered = sorted(entries, key=lambda e: (e.name.full if e.name else "~", e.label, str(e.descriptor.digest)))

@@ -122,8 +122,15 @@ def test_an_index_that_another_tool_wrote_stays_as_it_is(filled: Imgtar) -> None
     value["annotations"] = {"x": "y"}
     index.write_text(json.dumps(value, indent=3))
     before = index.read_bytes()
+    assert "another tool has changed it" in filled("verify").ok().errors
     assert filled("repair", "--json").ok().json()["index"]["state"] == "whole"
     assert index.read_bytes() == before
+
+
+def test_what_imgtar_wrote_itself_is_not_remarked_upon(filled: Imgtar) -> None:
+    for change in (["tag", "app:1", "more:1"], ["rmi", "app:2"], ["prune"]):
+        filled(*change).ok()
+        assert not filled("verify").ok().errors
 
 
 @pytest.mark.parametrize("name", ["oci-layout", "imgtar/version"])
