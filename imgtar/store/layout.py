@@ -28,6 +28,7 @@ from imgtar.model.digest import Digest
 from imgtar.model.documents import parse_index, parse_layout
 from imgtar.model.limits import Limits
 from imgtar.model.reference import Reference
+from imgtar.store.rights import FOLDER, make_folders, new_file
 from imgtar.text import shown
 
 __all__ = ["PARENT", "STORE_LIMITS", "Entry", "Layout"]
@@ -118,6 +119,7 @@ class Layout:
         self.index_lock = os.path.join(self.corner, "index.lock")
         self.blobs_lock = os.path.join(self.corner, "blobs.lock")
         self.staging = os.path.join(self.corner, "staging")
+        self._version = os.path.join(self.corner, "version")
         self._read: tuple[bytes, list[Entry]] | None = None
 
     def blob_path(self, digest: Digest) -> str:
@@ -150,8 +152,9 @@ class Layout:
         ancestor = self.path
         while not os.path.isdir(ancestor):
             ancestor = os.path.dirname(ancestor)
-        for folder in (self.path, os.path.join(self.path, "blobs", "sha256"), self.corner, self.staging):
-            os.makedirs(folder, exist_ok=True)
+        os.makedirs(self.path, FOLDER, exist_ok=True)
+        for folder in (os.path.join(self.path, "blobs", "sha256"), self.staging):
+            make_folders(folder)
         # Every new folder on the way down must be durable, or the whole store may be gone after a power cut.
         below = self.path
         while below != ancestor:
@@ -162,7 +165,7 @@ class Layout:
         """Make an empty store unless there is one. Call after :meth:`prepare`, holding the index lock."""
         if self.exists:
             return
-        self._replace(os.path.join(self.corner, "version"), f"{_VERSION}\n".encode())
+        self._replace(self._version, f"{_VERSION}\n".encode())
         self._replace(os.path.join(self.path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
         self.write_index([])
         for folder in (self.corner, os.path.join(self.path, "blobs"), self.path, os.path.dirname(self.path)):
@@ -171,7 +174,7 @@ class Layout:
     def check(self) -> None:
         """Raise :class:`StoreTrouble` for a store that is newer than this program or not a layout."""
         try:
-            with open(os.path.join(self.corner, "version"), "rb") as file:
+            with open(self._version, "rb") as file:
                 text = file.read(20).decode("ascii", "backslashreplace").strip()
         except FileNotFoundError:
             text = str(_VERSION)  # An OCI layout made by another tool: it becomes a store when it is written to.
@@ -229,6 +232,9 @@ class Layout:
 
     def write_index(self, entries: Sequence[Entry]) -> None:
         """Replace ``index.json`` atomically and durably: this is the commit point of every change."""
+        if not _there(self._version):
+            self._replace(self._version, f"{_VERSION}\n".encode())  # Made by another tool; from now on it is ours.
+            sync_directory(self.corner)
         ordered = sorted(entries, key=lambda e: (e.name.full if e.name else "~", e.label, str(e.descriptor.digest)))
         body: dict[str, Any] = {
             "schemaVersion": 2,
@@ -249,9 +255,9 @@ class Layout:
         return {key: item for key, item in value.items() if key not in ("schemaVersion", "mediaType", "manifests")}
 
     def _replace(self, path: str, body: bytes) -> None:
-        # One fixed name, written under the lock: what a killed process left is simply written over.
+        # One fixed name, made under the lock: what a killed process left has no owner.
         temporary = os.path.join(self.corner, f"{os.path.basename(path)}.new")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        fd = new_file(temporary)
         try:
             write_all(fd, body)
             os.fsync(fd)
@@ -263,7 +269,8 @@ class Layout:
         os.replace(temporary, path)
 
 
-_OWN = ("blobs", "imgtar", "oci-layout", "lost+found")
+_OWN = ("blobs", "imgtar", "oci-layout", "lost+found", "index.json")
+"""``index.json`` too: another process may have put it there since we looked."""
 
 
 def _there(path: str) -> bool:
