@@ -121,7 +121,7 @@ def _acquire(fd: int, queue: int, path: str, mode: int, timeout: float, report: 
         if not told:
             report(Event("wait", f"waiting for {holder}, which is using the store"))
             told = True
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 def _holder(fd: int) -> str:

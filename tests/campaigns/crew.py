@@ -6,6 +6,7 @@ round, lets them go at once, and kills what does not end in time: a deadlock is 
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import select
@@ -77,16 +78,22 @@ class Crew:
         """Run one command line."""
         return self.together([arguments])[0]
 
-    def crowd(self, workers: Sequence[Mapping[str, Any]], *, seconds: float) -> list[Run]:
-        """Let ``tests.campaigns.crowd.work`` run with each of ``workers`` as its arguments."""
-        answers = self._ask([{"worker": dict(worker)} for worker in workers], seconds)
-        texts = [
-            [(self.folder / f"{kind}{n}").read_text("utf-8") for kind in ("out", "err")] for n in range(len(workers))
-        ]
-        return [
-            Run(("worker",), answer["status"], out, err, answer["seconds"])
-            for answer, (out, err) in zip(answers, texts, strict=True)
-        ]
+    def run_as(self, uid: int, gid: int, *arguments: object, umask: int, cwd: Path, feed: Path | None = None) -> Run:
+        """Run one command line as another user; ``feed`` is opened as standard input first."""
+        words = [str(word) for word in arguments]
+        job = {"command": words, "user": [uid, gid], "umask": umask, "cwd": str(cwd), "feed": str(feed or os.devnull)}
+        (answer,) = self._ask([job], 60)
+        out, err = ((self.folder / f"{kind}0").read_text("utf-8") for kind in ("out", "err"))
+        return Run(tuple(words), answer["status"], out, err, answer["seconds"])
+
+    def crowd(self, workers: Sequence[tuple[str, Mapping[str, Any]]], *, seconds: float) -> list[Run]:
+        """Run functions of ``tests.campaigns.crowd`` at the same time: their names, and what they are given."""
+        answers = self._ask([{"role": role, "worker": dict(given)} for role, given in workers], seconds)
+        runs = []
+        for number, ((role, _), answer) in enumerate(zip(workers, answers, strict=True)):
+            out, err = ((self.folder / f"{kind}{number}").read_text("utf-8") for kind in ("out", "err"))
+            runs.append(Run((role,), answer["status"], out, err, answer["seconds"]))
+        return runs
 
     def _ask(self, jobs: Sequence[Mapping[str, Any]], seconds: float) -> list[Any]:
         assert self._process.stdin is not None
@@ -138,7 +145,10 @@ def _serve() -> None:
     for module in pkgutil.walk_packages(imgtar.__path__, "imgtar."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    importlib.import_module("tests.campaigns.crowd")
+    for name in ("tests.campaigns.crowd", "zstandard", "isal.igzip_threaded", "isal.isal_zlib", "bz2", "lzma"):
+        importlib.import_module(name)
+    for name in ("ascii", "latin-1", "unicode_escape", "utf-16", "utf-8-sig"):
+        codecs.lookup(name)
     _build_commands_once()
     for line in sys.stdin:
         request = json.loads(line)
@@ -175,22 +185,31 @@ def _round(jobs: Sequence[Mapping[str, Any]], folder: str, seconds: float) -> li
 def _work(job: Mapping[str, Any], number: int, folder: str, waiting: int) -> None:
     status = 70
     try:
-        feed = os.open(os.devnull, os.O_RDONLY)
+        feed = os.open(job.get("feed", os.devnull), os.O_RDONLY)
         targets = [os.path.join(folder, f"{kind}{number}") for kind in ("out", "err")]
         outputs = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) for path in targets]
         for target, source in enumerate((feed, *outputs)):
             os.dup2(source, target)
             os.close(source)
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it lives as long as the process
-        work: Callable[[], int]
+        work: Callable[[], Any]
         if "worker" in job:
-            from tests.campaigns.crowd import work as crowd
+            from tests.campaigns import crowd
 
-            work = lambda: crowd(**job["worker"])  # noqa: E731
+            work = lambda: getattr(crowd, job["role"])(**job["worker"])  # noqa: E731
         else:
             from imgtar.cli.main import run
 
             work = lambda: run(list(job["command"]))  # noqa: E731
+        if "user" in job:
+            # Every module is loaded by now: this user may not get at the interpreter's files.
+            uid, gid = job["user"]
+            os.setgroups([])
+            os.setgid(gid)
+            os.setuid(uid)
+            os.umask(job["umask"])
+            os.chdir(job["cwd"])
+            os.environ["HOME"] = job["cwd"]
         os.read(waiting, 1)
         time.sleep(job.get("delay", 0.0))
         status = work()

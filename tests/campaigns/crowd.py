@@ -13,10 +13,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from tests.campaigns.crew import Run, in_process
 
-__all__ = ["SHARED", "work"]
+__all__ = ["SHARED", "load_again", "prune_again", "work"]
 
 SHARED = tuple(f"shared:{number}" for number in range(4))
 
@@ -47,6 +48,58 @@ def work(*, number: int, store: str, folder: str, archives: Sequence[dict[str, s
     }
     print(json.dumps(report))  # noqa: T201
     return 1 if fault else 0
+
+
+def load_again(*, store: str, folder: str, archive: str, name: str, pool: str, rounds: int, seed: int) -> int:
+    """Load an image and remove it, again and again, while others prune.
+
+    Before each load its blobs are put into the store, and nothing names them: the load reuses what the prune deletes.
+    The file ``stop`` tells the others that this is over.
+    """
+    chance = random.Random(seed)
+    outputs = [os.path.join(folder, f"loader.{kind}") for kind in ("out", "err")]
+    counts: Counter[str] = Counter()
+    blobs = os.path.join(store, "blobs", "sha256")
+    try:
+        for _ in range(rounds):
+            for blob in os.listdir(pool):
+                with suppress(FileExistsError):
+                    os.link(os.path.join(pool, blob), os.path.join(blobs, blob))
+            time.sleep(chance.uniform(0, 0.005))
+            done = in_process(["load", "-i", archive, "--json", "--store", store], *outputs)
+            if done.status != 0:
+                raise Wrong(str(done))
+            found = {blob: os.path.getsize(os.path.join(blobs, blob)) for blob in os.listdir(blobs)}
+            if any(found.get(blob) != os.path.getsize(os.path.join(pool, blob)) for blob in os.listdir(pool)):
+                raise Wrong(f"{done}\nthe store now has {found}")
+            reused, written = done.document["blobs_reused"], done.document["blobs_written"]
+            counts["rounds"] += 1
+            counts["the load reused all"] += not written
+            counts["the prune had taken all"] += not reused
+            counts["the prune had taken some"] += bool(written and reused)
+            done = in_process(["rmi", name, "--store", store], *outputs)
+            if done.status != 0:
+                raise Wrong(str(done))
+    finally:
+        with open(os.path.join(folder, "stop"), "w", encoding="ascii"):
+            print(json.dumps({"counts": counts}))  # noqa: T201
+    return 0
+
+
+def prune_again(*, number: int, store: str, folder: str, seed: int) -> int:
+    """Prune until there is a file ``stop``."""
+    chance = random.Random(seed)
+    outputs = [os.path.join(folder, f"pruner{number}.{kind}") for kind in ("out", "err")]
+    counts: Counter[str] = Counter()
+    while not os.path.exists(os.path.join(folder, "stop")):
+        done = in_process(["prune", *chance.choice([[], ["--untagged"]]), "--json", "--store", store], *outputs)
+        if done.status != 0:
+            raise Wrong(str(done))
+        counts["prunes"] += 1
+        counts["blobs pruned"] += done.document["blobs_deleted"]
+        time.sleep(chance.uniform(0, 0.1))
+    print(json.dumps({"counts": counts}))  # noqa: T201
+    return 0
 
 
 class _Worker:
