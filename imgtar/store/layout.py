@@ -133,9 +133,11 @@ class Layout:
         ``index.json`` is written last when a store is made. Without it there is a store only if there are blobs: then
         it was lost, and must not be made anew in silence.
         """
-        if _there(self.index_path):
-            return True
-        return _there(os.path.join(self.path, "oci-layout")) and any(True for _ in self.stored_blobs())
+        there = _there(self.index_path) or (
+            _there(os.path.join(self.path, "oci-layout")) and any(True for _ in self.stored_blobs())
+        )
+        self._check_version()  # What a newer imgtar keeps there may look quite otherwise: it is no empty place.
+        return there
 
     def prepare(self) -> None:
         """Make the folders, so that locks can be taken. Raises :class:`StoreTrouble` for a folder of other things."""
@@ -173,6 +175,18 @@ class Layout:
 
     def check(self) -> None:
         """Raise :class:`StoreTrouble` for a store that is newer than this program or not a layout."""
+        self._check_version()
+        try:
+            with open(os.path.join(self.path, "oci-layout"), "rb") as file:
+                parse_layout(file.read(1 << 16), "oci-layout")
+        except FileNotFoundError:
+            raise StoreTrouble(
+                "oci-layout is missing", where=self.path, hint='restore it: {"imageLayoutVersion":"1.0.0"}'
+            ) from None
+        except Refused as error:
+            raise StoreTrouble(error.message, where=os.path.join(self.path, "oci-layout")) from None
+
+    def _check_version(self) -> None:
         try:
             with open(self._version, "rb") as file:
                 text = file.read(20).decode("ascii", "backslashreplace").strip()
@@ -189,15 +203,6 @@ class Layout:
                 where=self.path,
                 hint="use the newer imgtar that made it",
             )
-        try:
-            with open(os.path.join(self.path, "oci-layout"), "rb") as file:
-                parse_layout(file.read(1 << 16), "oci-layout")
-        except FileNotFoundError:
-            raise StoreTrouble(
-                "oci-layout is missing", where=self.path, hint='restore it: {"imageLayoutVersion":"1.0.0"}'
-            ) from None
-        except Refused as error:
-            raise StoreTrouble(error.message, where=os.path.join(self.path, "oci-layout")) from None
 
     def stored_blobs(self) -> Iterator[tuple[Digest, int]]:
         """Every file in ``blobs/`` whose name is a digest, with its size; what else lies there is passed over."""
