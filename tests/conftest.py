@@ -195,7 +195,7 @@ def snapshot(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, bytes 
 
 
 def stored(store: Path) -> dict[str, bytes | None]:
-    """What a store holds: everything but the caches, and what lock files say of their last owner."""
+    """What a store holds: everything but the caches and the lock files."""
     return snapshot(
         store, without=("imgtar/held", "imgtar/layers", "imgtar/images", "imgtar/blobs.lock", "imgtar/index.lock")
     )

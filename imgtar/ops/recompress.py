@@ -167,7 +167,7 @@ def _convert(
         new_hash, plain_hash = Digest("sha256", "").hasher(), Digest("sha256", "").hasher()
         size = 0
         path = os.path.join(scratch, write.digest.encoded) if scratch is not None else os.devnull
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o664)
 
         def emit(data: bytes | memoryview) -> None:
             nonlocal size

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from imgtar.errors import Refused
 from imgtar.model.digest import Digest
+from imgtar.store.rights import make_folders, new_file
 
 __all__ = ["HeldCache", "Knowledge"]
 
@@ -87,8 +88,8 @@ def _read(path: str) -> list[str]:
 def _write(path: str, body: str) -> bool:
     temporary = f"{path}.{os.getpid()}"
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(temporary, "w", encoding="ascii") as file:
+        make_folders(os.path.dirname(path))
+        with open(new_file(temporary), "w", encoding="ascii") as file:
             file.write(body)
         os.replace(temporary, path)
     except OSError:

@@ -25,6 +25,7 @@ from imgtar.blob.files import read_window, write_all
 from imgtar.errors import Refused
 from imgtar.model import mediatype
 from imgtar.model.digest import Digest
+from imgtar.store.rights import FILE, new_file, settle
 
 __all__ = ["ImageCache"]
 
@@ -164,8 +165,9 @@ class ImageCache:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(self._path, flags, 0o666)
+            fd = os.open(self._path, flags, FILE)
             try:
+                settle(fd, self._path)
                 # The first line break ends what another process may have left unfinished.
                 write_all(fd, b"\n" + _joined(lines))
             finally:
@@ -176,7 +178,7 @@ class ImageCache:
     def _write(self, lines: list[bytes]) -> None:
         temporary = f"{self._path}.{os.getpid()}"
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            fd = new_file(temporary)
             try:
                 write_all(fd, _joined(lines))
             finally:

@@ -30,6 +30,7 @@ from imgtar.model.digest import Digest
 from imgtar.model.documents import parse_index, parse_layout
 from imgtar.model.limits import Limits
 from imgtar.model.reference import Reference
+from imgtar.store.rights import FOLDER, make_folders, new_file
 from imgtar.text import shown
 
 __all__ = ["PARENT", "STORE_LIMITS", "Entry", "Layout", "parse_entries"]
@@ -136,9 +137,11 @@ class Layout:
         ``index.json`` is written last when a store is made. Without it there is a store only if there are blobs: then
         it was lost, and must not be made anew in silence.
         """
-        if _there(self.index_path):
-            return True
-        return _there(os.path.join(self.path, "oci-layout")) and any(True for _ in self.stored_blobs())
+        there = _there(self.index_path) or (
+            _there(os.path.join(self.path, "oci-layout")) and any(True for _ in self.stored_blobs())
+        )
+        self._check_version()  # What a newer imgtar keeps there may look quite otherwise: it is no empty place.
+        return there
 
     def prepare(self) -> None:
         """Make the folders, so that locks can be taken. Raises :class:`StoreTrouble` for a folder of other things."""
@@ -155,8 +158,9 @@ class Layout:
         ancestor = self.path
         while not os.path.isdir(ancestor):
             ancestor = os.path.dirname(ancestor)
-        for folder in (self.path, os.path.join(self.path, "blobs", "sha256"), self.corner, self.staging):
-            os.makedirs(folder, exist_ok=True)
+        os.makedirs(self.path, FOLDER, exist_ok=True)
+        for folder in (os.path.join(self.path, "blobs", "sha256"), self.staging):
+            make_folders(folder)
         # Every new folder on the way down must be durable, or the whole store may be gone after a power cut.
         below = self.path
         while below != ancestor:
@@ -183,6 +187,16 @@ class Layout:
 
     def check(self) -> None:
         """Raise :class:`StoreTrouble` for a store that is newer than this program or not a layout."""
+        self._check_version()
+        try:
+            with open(self.mark_path, "rb") as file:
+                parse_layout(file.read(1 << 16), "oci-layout")
+        except FileNotFoundError:
+            raise StoreTrouble("oci-layout is missing", where=self.path, hint="imgtar repair writes it again") from None
+        except Refused as error:
+            raise StoreTrouble(error.message, where=self.mark_path) from None
+
+    def _check_version(self) -> None:
         try:
             with open(self.version_path, "rb") as file:
                 text = file.read(20).decode("ascii", "backslashreplace").strip()
@@ -199,13 +213,6 @@ class Layout:
                 where=self.path,
                 hint="use the newer imgtar that made it",
             )
-        try:
-            with open(self.mark_path, "rb") as file:
-                parse_layout(file.read(1 << 16), "oci-layout")
-        except FileNotFoundError:
-            raise StoreTrouble("oci-layout is missing", where=self.path, hint="imgtar repair writes it again") from None
-        except Refused as error:
-            raise StoreTrouble(error.message, where=self.mark_path) from None
 
     def stored_blobs(self) -> Iterator[tuple[Digest, int]]:
         """Every file in ``blobs/`` whose name is a digest, with its size; what else lies there is passed over."""
@@ -254,6 +261,9 @@ class Layout:
 
     def write_index(self, entries: Sequence[Entry]) -> None:
         """Replace ``index.json`` atomically and durably: this is the commit point of every change."""
+        if not _there(self.version_path):
+            self._replace(self.version_path, f"{_VERSION}\n".encode())  # Made by another tool; from now on it is ours.
+            sync_directory(self.corner)
         ordered = sorted(entries, key=lambda e: (e.name.full if e.name else "~", e.label, str(e.descriptor.digest)))
         body: dict[str, Any] = {
             "schemaVersion": 2,
@@ -278,9 +288,9 @@ class Layout:
         return {key: item for key, item in value.items() if key not in ("schemaVersion", "mediaType", "manifests")}
 
     def _replace(self, path: str, body: bytes, *, sync: bool = True) -> None:
-        # One fixed name, written under the lock: what a killed process left is simply written over.
+        # One fixed name, made under the lock: what a killed process left has no owner.
         temporary = os.path.join(self.corner, f"{os.path.basename(path)}.new")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        fd = new_file(temporary)
         try:
             write_all(fd, body)
             if sync:
@@ -298,7 +308,8 @@ def parse_entries(raw: bytes) -> list[Entry]:
     return [Entry.read(descriptor) for descriptor in parse_index(raw, "", "index.json", STORE_LIMITS).manifests]
 
 
-_OWN = ("blobs", "imgtar", "oci-layout", "lost+found")
+_OWN = ("blobs", "imgtar", "oci-layout", "lost+found", "index.json")
+"""``index.json`` too: another process may have put it there since we looked."""
 
 
 def _there(path: str) -> bool:

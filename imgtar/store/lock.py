@@ -3,6 +3,8 @@
 Two files in the store's own corner. ``index.lock`` is held, briefly, by whoever replaces ``index.json``.
 ``blobs.lock`` is shared by everybody who relies on blobs being there (load, save, verify) and held alone by whoever
 deletes blobs (rmi, prune): so nothing that a running load reuses can vanish under it.
+
+Nothing is written into these files. Who holds a lock is asked of the kernel, and only to tell the one who waits.
 """
 
 from __future__ import annotations
@@ -11,68 +13,107 @@ import errno
 import fcntl
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from imgtar.errors import StoreTrouble
 from imgtar.events import Event, Report, silent
+from imgtar.store.rights import FILE, settle
 from imgtar.text import printable
 
-__all__ = ["DEFAULT_LOCK_TIMEOUT", "locked"]
+__all__ = ["DEFAULT_LOCK_TIMEOUT", "locked", "try_flock"]
 
 DEFAULT_LOCK_TIMEOUT = 300.0
 """Seconds to wait for another imgtar before giving up with E_LOCKED."""
 
+_PATIENCE = 10.0
+"""So many seconds those who share a lock let somebody go first who wants it alone, and who may wait for an hour."""
+
+_sharing: Counter[str] = Counter()
+"""Lock files that this process shares. Who is in does not queue again: he would be waited for, and wait."""
+
 
 @contextmanager
 def locked(
-    path: str, *, shared: bool, timeout: float = DEFAULT_LOCK_TIMEOUT, report: Report = silent
+    path: str, *, shared: bool, timeout: float = DEFAULT_LOCK_TIMEOUT, report: Report = silent, gate: str = ""
 ) -> Iterator[None]:
     """Hold the lock file at ``path``. Raises :class:`StoreTrouble` (``E_LOCKED``) after ``timeout`` seconds.
 
-    A reader who may not write takes the shared lock on the file as it is; when there is none, nobody has ever deleted
-    anything here with an imgtar.
+    ``gate`` is a folder, through which everybody goes on his way to the lock. Who has to wait stands in it, so nobody
+    overtakes him: else a stream of loads would keep a prune out for ever. A reader who may not write takes the lock on the file as it is; when there is none, nobody has ever deleted anything
+    here with an imgtar.
     """
+    fd = _opened(path, shared=shared)
+    if fd is None:
+        yield
+        return
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        if not shared or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
-            raise
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            yield
-            return
-    try:
-        _acquire(fd, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout, report)
-        if not shared:
-            # For the one who waits: who has it. What a killed holder left is not believed, see _holder.
-            os.truncate(fd, 0)
-            os.pwrite(fd, f"process {os.getpid()}".encode(), 0)
+        with nullcontext(-1) if not gate or (shared and _sharing[path]) else _folder(gate) as queue:
+            _acquire(fd, queue, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout, report)
+        _sharing[path] += shared
         try:
             yield
         finally:
-            if not shared:
-                os.truncate(fd, 0)
+            _sharing[path] -= shared
     finally:
         os.close(fd)
 
 
-def _acquire(fd: int, path: str, mode: int, timeout: float, report: Report) -> None:
-    deadline = time.monotonic() + timeout
+def try_flock(fd: int, mode: int, path: str) -> bool:
+    """Take a lock if nobody has it. Raises :class:`StoreTrouble` where the file system knows no locks."""
+    try:
+        fcntl.flock(fd, mode | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL):
+            raise
+        raise StoreTrouble(
+            f"the file system of the store cannot lock files: {error.strerror}",
+            where=path,
+            hint="choose a store on a local disk with --store, or have that file system mounted with locks",
+        ) from None
+    return True
+
+
+def _opened(path: str, *, shared: bool) -> int | None:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | flags, FILE)
+    except OSError as error:
+        if not shared or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
+            raise
+        try:
+            return os.open(path, os.O_RDONLY | flags)
+        except FileNotFoundError:
+            return None
+    settle(fd, path)
+    return fd
+
+
+@contextmanager
+def _folder(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _acquire(fd: int, queue: int, path: str, mode: int, timeout: float, report: Report) -> None:
+    start = time.monotonic()
+    patience = timeout if mode == fcntl.LOCK_EX else min(_PATIENCE, timeout)
     told = False
     while True:
-        try:
-            fcntl.flock(fd, mode | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-        else:
+        waited = time.monotonic() - start
+        busy = fd if queue < 0 or waited >= patience or try_flock(queue, mode, path) else queue
+        if busy == fd and try_flock(fd, mode, path):
             return
-        holder = _holder(fd)
-        if time.monotonic() >= deadline:
+        holder = _holder(busy) if waited >= timeout or not told else ""
+        if waited >= timeout:
             raise StoreTrouble(
-                f"the store is in use by {holder}, waited {timeout:.0f} s",
+                f"the store is in use by {holder}, waited {timeout:g} s",
                 code="E_LOCKED",
                 where=path,
                 hint="wait for it to end, or give a longer --lock-timeout",
@@ -80,13 +121,37 @@ def _acquire(fd: int, path: str, mode: int, timeout: float, report: Report) -> N
         if not told:
             report(Event("wait", f"waiting for {holder}, which is using the store"))
             told = True
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 def _holder(fd: int) -> str:
-    """Who holds the lock, as far as the file tells the truth: shared holders write nothing, dead ones clean nothing."""
-    text = os.pread(fd, 100, 0).decode("utf-8", "replace")
-    word, _, number = text.partition(" ")
-    if word == "process" and number.isascii() and number.isdigit() and os.path.exists(f"/proc/{number}"):
-        return printable(text)
-    return "other processes"
+    """Who holds the lock on an open file, as far as the kernel tells: nothing of other hosts and containers."""
+    status = os.fstat(fd)
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    pids = []
+    try:
+        with open("/proc/locks", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                # 1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF        who waits has an arrow before the kind
+                words = line.split()
+                if words[1:2] == ["FLOCK"] and words[5:6] == [file] and words[4].isdigit() and words[4] != "0":
+                    pids.append(words[4])
+    except OSError:
+        pass  # No /proc here.
+    if not pids:
+        return "another process"
+    others = f" and {len(pids) - 1} more" if len(pids) > 1 else ""
+    return f"process {pids[0]}{_command(pids[0])}{others}"
+
+
+def _command(pid: str) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(4096).decode("utf-8", "backslashreplace").rstrip("\0").split("\0")
+    except OSError:
+        return ""  # It ended just now, or it is somebody else's and hidden.
+    for position, word in enumerate(words[:4]):
+        if os.path.basename(word) == "imgtar":
+            words = ["imgtar", *words[position + 1 :]]  # Without the interpreter.
+            break
+    return f" ({printable(' '.join(words), limit=100)})" if words != [""] else ""

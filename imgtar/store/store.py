@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
@@ -19,6 +18,7 @@ from imgtar.ports import Blob, Dock
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import STORE_LIMITS, Entry, Layout
 from imgtar.store.lock import DEFAULT_LOCK_TIMEOUT, locked
+from imgtar.store.rights import make_folders
 from imgtar.store.transaction import StoreTransaction, staging_area, sweep, tidy
 
 __all__ = ["Store"]
@@ -42,18 +42,24 @@ class Store:
             raise NotFound("there is no store yet", where=self.layout.path, hint="imgtar load -i ARCHIVE makes one")
         self.layout.check()
 
-    def inventory(self) -> StoreInventory:
-        """What the store holds now."""
-        self._require()
-        return StoreInventory(self.layout, self.layout.read_index())
+    def _blobs(self, *, shared: bool) -> AbstractContextManager[None]:
+        layout = self.layout
+        return locked(
+            layout.blobs_lock, shared=shared, timeout=self.lock_timeout, report=self.report, gate=layout.corner
+        )
 
     def sharing_blobs(self) -> AbstractContextManager[None]:
         """Hold the lock under which no blob is deleted."""
-        return locked(self.layout.blobs_lock, shared=True, timeout=self.lock_timeout, report=self.report)
+        return self._blobs(shared=True)
 
     def holding_index(self) -> AbstractContextManager[None]:
         """Hold the lock under which nobody else replaces the index."""
         return locked(self.layout.index_lock, shared=False, timeout=self.lock_timeout, report=self.report)
+
+    def inventory(self) -> StoreInventory:
+        """What the store holds now."""
+        self._require()
+        return StoreInventory(self.layout, self.layout.read_index())
 
     @contextmanager
     def reading(self) -> Iterator[StoreInventory]:
@@ -73,17 +79,15 @@ class Store:
             with self.holding_index():
                 self.layout.create()
         sweep(self.layout)
-        with (
-            self.sharing_blobs(),
-            staging_area(self.layout) as folder,
-        ):
+        # The staging area first: who may not write here need not wait to be told.
+        with staging_area(self.layout) as folder, self.sharing_blobs():
             yield StoreTransaction(self.layout, self.inventory(), folder, self.report, self.lock_timeout, limits)
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
         """A folder in the staging area for temporary files of a save; gone afterwards."""
         self._require()
-        os.makedirs(self.layout.staging, exist_ok=True)
+        make_folders(self.layout.staging)
         sweep(self.layout)
         with staging_area(self.layout) as folder:
             yield folder
@@ -92,14 +96,14 @@ class Store:
     def deleting(self) -> Iterator[object]:
         """Hold the store alone, because blobs will be deleted."""
         self._require()
-        os.makedirs(self.layout.corner, exist_ok=True)
-        with locked(self.layout.blobs_lock, shared=False, timeout=self.lock_timeout, report=self.report):
+        make_folders(self.layout.corner)
+        with self._blobs(shared=False):
             yield self.layout
 
     def change(self, edit: Callable[[list[Entry]], Sequence[Entry]]) -> None:
         """Replace the index by what ``edit`` makes of it, under the index lock. Raises what ``edit`` raises."""
         self._require()
-        os.makedirs(self.layout.corner, exist_ok=True)
+        make_folders(self.layout.corner)
         with self.holding_index():
             before = self.layout.read_index()
             after = tidy(list(edit(list(before))))

@@ -27,7 +27,8 @@ from imgtar.ports import Blob, Receipt, Staged
 from imgtar.proof import prove
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import Entry, Layout
-from imgtar.store.lock import locked
+from imgtar.store.lock import locked, try_flock
+from imgtar.store.rights import FOLDER, make_folders, new_file, settle
 from imgtar.text import human_size
 
 __all__ = ["StoreTransaction", "staging_area", "sweep"]
@@ -51,10 +52,8 @@ def sweep(layout: Layout) -> None:
         except OSError:
             continue  # Gone meanwhile, or not a transaction's folder.
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            continue
+            if try_flock(fd, fcntl.LOCK_EX, folder):
+                shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(fd)
 
@@ -67,13 +66,13 @@ def staging_area(layout: Layout) -> Iterator[str]:
     try:
         while True:
             folder = os.path.join(layout.staging, secrets.token_hex(8))
-            os.mkdir(folder, 0o777)
+            os.mkdir(folder, FOLDER)
             try:
                 fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue  # A sweep by another process was quicker than our lock.
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.path.isdir(folder):
+            if try_flock(fd, fcntl.LOCK_EX, folder) and os.path.isdir(folder):
+                settle(fd, folder)
                 break
             os.close(fd)
             fd = -1
@@ -117,7 +116,7 @@ class StoreTransaction:
         with self._mutex:
             self._counter += 1
             path = os.path.join(self._folder, str(self._counter))
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path
+        return new_file(path), path
 
     def stage(self, content: Readable, size: int, *, where: str, claimed: Digest | None = None) -> Staged:
         """See :class:`imgtar.ports.Dock`. Small content stays in memory up to a budget; the rest is written once."""
@@ -300,7 +299,7 @@ class StoreTransaction:
             target = self._layout.blob_path(digest)
             folder = os.path.dirname(target)
             if folder not in folders:
-                os.makedirs(folder, exist_ok=True)
+                make_folders(folder)
                 folders.add(folder)
             try:
                 os.replace(str(path), target)

@@ -94,14 +94,72 @@ def test_a_missing_index_is_said_and_never_made_anew(command: list[str], filled:
     assert not (filled.store / "index.json").exists()
 
 
-@every_command
-def test_a_store_of_a_newer_version_is_left_alone(command: list[str], filled: Imgtar) -> None:
+FURTHER = [
+    "images -a",
+    "load --dry-run -i in.tar",
+    "load --partial -i in.tar",
+    "prune --dry-run",
+    "prune --untagged",
+    "save --dry-run --base in.tar app:1",
+    "save -o out.tar --base app:1 app:1",
+    "save -o out.tar --layers gzip app:1",
+    "verify --fast",
+    "verify --against store in.tar",
+    "inspect --raw config app:1",
+    "deps",
+    "deps app:1",
+    "inventory",
+    "inventory -o out",
+    "inventory --of app:1",
+]
+
+
+@pytest.mark.parametrize("index", ["as here", "none"])
+@pytest.mark.parametrize("command", [*map(" ".join, COMMANDS.values()), *FURTHER])
+def test_a_store_of_a_newer_version_is_left_alone(command: str, index: str, filled: Imgtar) -> None:
+    """It may keep its index elsewhere: without ``index.json`` it is no empty place for a new store either."""
     (filled.store / "imgtar" / "version").write_text("2\n")
+    if index == "none":
+        (filled.store / "index.json").unlink()
+        (filled.store / "oci-layout").unlink()
     before = snapshot(filled.store)
-    done = filled(*command)
+    done = filled(*command.split())
     assert done.code == 7
     assert "E_VERSION" in done.errors
+    assert "use the newer imgtar" in done.errors
     assert snapshot(filled.store) == before
+    assert not Path("out.tar").exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["save -o out.tar --base {} app:1", "verify --against {} in.tar", "inventory --of {}"]
+)
+def test_another_store_of_a_newer_version_is_not_asked(
+    command: str, filled: Imgtar, imgtar: Imgtar, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    imgtar.load(oci_archive([APP]), store=other).ok()
+    (other / "imgtar" / "version").write_text("99\n")
+    before = snapshot(other)
+    done = filled(*command.format(other).split())
+    assert done.code == 7
+    assert "E_VERSION" in done.errors
+    assert str(other) in done.errors
+    assert snapshot(other) == before
+
+
+@pytest.mark.parametrize("command", ["load -i in.tar", "tag app:1 app:9", "rmi app:1", "prune --untagged"])
+def test_a_layout_of_another_tool_is_read_as_it_is_and_becomes_a_store_when_it_is_changed(
+    command: str, filled: Imgtar, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    oci_layout([APP, make_image((), seed=3)]).directory(other)
+    marker = other / "imgtar" / "version"
+    for words in (["images"], ["verify"], ["inspect", "app:1"], ["save", "-o", "out.tar", "app:1"]):
+        filled(*words, store=other).ok()
+    assert not marker.exists()
+    filled(*command.split(), store=other).ok()
+    assert marker.read_text() == "1\n"
 
 
 @some_commands

@@ -27,5 +27,6 @@ def command(
 
     out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
     refuse_terminal([what])
-    images = history(what, out.store())
+    with out.reporting() as report:
+        images = history(what, out.store(report))
     out.result("imgtar.history/1", {"images": images}, lambda: show_history(out, images, no_trunc=no_trunc))

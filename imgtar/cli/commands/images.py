@@ -27,7 +27,8 @@ def command(
     from imgtar.ops.upkeep import list_images
 
     out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
-    rows = list_images(out.store(), everything=everything)
+    with out.reporting() as report:
+        rows = list_images(out.store(report), everything=everything)
     out.result(
         "imgtar.images/1",
         {"images": rows},
