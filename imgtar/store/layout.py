@@ -140,7 +140,7 @@ class Layout:
         there = _there(self.index_path) or (
             _there(os.path.join(self.path, "oci-layout")) and any(True for _ in self.stored_blobs())
         )
-        self._check_version()  # What a newer imgtar keeps there may look quite otherwise: it is no empty place.
+        self._refuse_newer()  # What a newer imgtar keeps there may look quite otherwise: it is no empty place.
         return there
 
     def prepare(self) -> None:
@@ -197,22 +197,26 @@ class Layout:
             raise StoreTrouble(error.message, where=self.mark_path) from None
 
     def _check_version(self) -> None:
+        text = self._refuse_newer()
+        if not text.isdigit():
+            raise StoreTrouble(
+                f"the version marker says {shown(text)}", where=self.path, hint="imgtar repair restores it"
+            )
+
+    def _refuse_newer(self) -> str:
         try:
             with open(self.version_path, "rb") as file:
                 text = file.read(20).decode("ascii", "backslashreplace").strip()
         except FileNotFoundError:
             text = str(_VERSION)  # An OCI layout made by another tool: it becomes a store when it is written to.
-        if not text.isdigit():
-            raise StoreTrouble(
-                f"the version marker says {shown(text)}", where=self.path, hint="imgtar repair restores it"
-            )
-        if int(text) > _VERSION:
+        if text.isdigit() and int(text) > _VERSION:
             raise StoreTrouble(
                 f"the store has version {text}, this imgtar knows {_VERSION}",
                 code="E_VERSION",
                 where=self.path,
                 hint="use the newer imgtar that made it",
             )
+        return text
 
     def stored_blobs(self) -> Iterator[tuple[Digest, int]]:
         """Every file in ``blobs/`` whose name is a digest, with its size; what else lies there is passed over."""
