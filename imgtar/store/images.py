@@ -174,14 +174,14 @@ class ImageCache:
             return  # A full or read-only disk must not fail a load over a cache.
 
     def _write(self, lines: list[bytes]) -> None:
-        temporary = f"{self._path}.{os.getpid()}"
+        # In place: a temporary file would stay for ever when this process is killed. What is lost then is read again.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            fd = os.open(self._path, flags, 0o666)
             try:
                 write_all(fd, _joined(lines))
             finally:
                 os.close(fd)
-            os.replace(temporary, self._path)
         except OSError:
             return
         self._useless = 0

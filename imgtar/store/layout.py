@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,16 +148,8 @@ class Layout:
                     where=self.path,
                     hint="give an empty or a new folder with --store",
                 )
-        ancestor = self.path
-        while not os.path.isdir(ancestor):
-            ancestor = os.path.dirname(ancestor)
         for folder in (self.path, os.path.join(self.path, "blobs", "sha256"), self.corner, self.staging):
             os.makedirs(folder, exist_ok=True)
-        # Every new folder on the way down must be durable, or the whole store may be gone after a power cut.
-        below = self.path
-        while below != ancestor:
-            below = os.path.dirname(below)
-            sync_directory(below)
 
     def create(self) -> None:
         """Make an empty store unless there is one. Call after :meth:`prepare`, holding the index lock."""
@@ -164,9 +157,16 @@ class Layout:
             return
         self._replace(os.path.join(self.corner, "version"), f"{_VERSION}\n".encode())
         self._replace(os.path.join(self.path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
-        self.write_index([])
-        for folder in (self.corner, os.path.join(self.path, "blobs"), self.path, os.path.dirname(self.path)):
+        for folder in (self.corner, os.path.join(self.path, "blobs"), self.path):
             sync_directory(folder)
+        # Every new folder on the way down must be durable, or the whole store may be gone after a power cut. Which ones
+        # are new nobody knows: a process that made them may have been killed. With index.json it is all done.
+        below = self.path
+        while below != os.path.dirname(below):
+            below = os.path.dirname(below)
+            with suppress(PermissionError):  # A folder of somebody else's, which was there before us.
+                sync_directory(below)
+        self.write_index([])
 
     def check(self) -> None:
         """Raise :class:`StoreTrouble` for a store that is newer than this program or not a layout."""
@@ -237,6 +237,13 @@ class Layout:
             "manifests": [entry.descriptor.to_json() for entry in ordered],
         }
         self._replace(self.index_path, json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
+        self.sync_index()
+
+    def sync_index(self) -> None:
+        """Make the name ``index.json`` durable: also before saying that it says already what was asked for.
+
+        Whoever wrote it may have been killed, or may have failed, before this step.
+        """
         sync_directory(self.path)
 
     def _foreign_members(self) -> dict[str, Any]:
@@ -253,14 +260,16 @@ class Layout:
         temporary = os.path.join(self.corner, f"{os.path.basename(path)}.new")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
-            write_all(fd, body)
-            os.fsync(fd)
+            try:
+                write_all(fd, body)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(temporary, path)
         except BaseException:
-            os.close(fd)
-            os.unlink(temporary)
+            with suppress(OSError):  # The first error is the one to tell.
+                os.unlink(temporary)
             raise
-        os.close(fd)
-        os.replace(temporary, path)
 
 
 _OWN = ("blobs", "imgtar", "oci-layout", "lost+found")

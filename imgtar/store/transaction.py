@@ -279,6 +279,8 @@ class StoreTransaction:
             self._publish(plan.reused)
             if [entry.descriptor for entry in merged] != [entry.descriptor for entry in entries]:
                 self._layout.write_index(merged)
+            else:
+                self._layout.sync_index()
             self._report(Event("commit"))
         documents = [write.digest for write in plan.writes if write.kind in ("manifest", "index")]
         self._inventory.note_images(documents, len(merged))
@@ -309,13 +311,12 @@ class StoreTransaction:
                     raise
                 raise StoreTrouble("a directory stands in a blob's place", where=target, hint="move it away") from None
             self._inventory.cache.note(digest, os.lstat(target), measured.diff_id)
-        for folder in folders:
+        # What is reused may have been renamed by a process that was killed before it could sync the folder.
+        folders |= {os.path.dirname(self._layout.blob_path(digest)) for digest in reused}
+        for folder in sorted(folders):
             sync_directory(folder)
         if folders:
             sync_directory(os.path.dirname(next(iter(folders))))
-        # What is reused may have been renamed by a process that was killed before it could sync the folder.
-        for folder in {os.path.dirname(self._layout.blob_path(digest)) for digest in reused} - folders:
-            sync_directory(folder)
 
 
 def _sync(path: str) -> None:

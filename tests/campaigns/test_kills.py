@@ -1,13 +1,14 @@
 """H212, H249: killed at every system call that can change a disk, every command leaves the old state or the new one.
 
-strace counts for each thread of its own, so the n-th call of a helper thread may hide behind the n-th of the first
-one. Therefore the calls are counted together and then each kind by itself, and in the long form the places where a
-kill fell are compared with those that an undisturbed run passes: none may be left out.
+strace counts each kind of call, and for each thread of its own: the n-th fsync of the first thread hides behind the n-th
+of a helper that came earlier. So first every kind is counted through. Then the places where a kill fell are compared
+with those that an undisturbed run passes, and those that were left out are hit by their path. None may be left then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -37,52 +38,53 @@ def test_h212_killed_at_every_call_a_command_has_done_all_or_nothing(
     scenario = SCENARIOS[name]
     bench = Bench(scenario, folder / "template", folder / "runs")
 
-    def run(kinds: list[str], number: int) -> tuple[Path, Outcome]:
+    def run(kinds: Iterable[str], *options: str) -> tuple[Path, Outcome]:
         home = bench.home()
         which = ",".join(kinds)
-        kill = ("-e", f"inject={which}:signal=KILL:when={number}") if number else ()
-        options = ("-y", "-e", f"trace={which}", *kill)
-        return home, runner.run(*scenario.words(home), stdin=scenario.stdin, strace=options)
+        words = [option.format(home=home, which=which) for option in ("-y", "-e", "trace={which}", *options)]
+        return home, runner.run(*scenario.words(home), stdin=scenario.stdin, strace=tuple(words))
 
-    home, undisturbed = run(WRITING, 0)
+    home, undisturbed = run(WRITING)
     assert undisturbed.status == 0, undisturbed
-    wanted = {_place(call, home) for call in calls(undisturbed.log) if call.writes}
-    seen = [call.name for call in calls(undisturbed.log)]
-    campaign.count("calls", len(seen))
+    made = list(calls(undisturbed.log))
+    wanted = {_place(call, home) for call in made if call.writes}
+    campaign.count("calls", len(made))
+    campaign.count("places", len(wanted))
     bench.check(home, undisturbed)
     covered: set[tuple[str, ...]] = set()
 
-    def kill(kinds: list[str], number: int) -> bool:
-        home, outcome = run(kinds, number)
+    def kill(kind: str, number: int, path: str | None = None) -> bool:
+        only = ("-P", f"{{home}}{path}") if path is not None else ()
+        home, outcome = run([kind], *only, "-e", f"inject={{which}}:signal=KILL:when={number}")
         try:
             if outcome.status != -9:
                 assert outcome.status == 0, outcome
+                bench.done(home)
                 return False
             at = killed_at(outcome.log)
             if at is not None:
                 covered.add(_place(at, home))
             campaign.count("kills")
-            campaign.count("states checked", bench.check(home, outcome))
+            campaign.count("different states checked", bench.check(home, outcome))
         except AssertionError as error:
-            raise AssertionError(f"killed at call {number} of {'all' if len(kinds) > 1 else kinds[0]}: {error}") from None
+            raise AssertionError(f"killed at {kind} number {number} {path or ''}: {error}") from None
         return True
 
     if not campaign.long:
-        most = max(sum(call.thread == thread for call in calls(undisturbed.log)) for thread in _threads(undisturbed))
-        for number in campaign.random(name).sample(range(1, most + 1), QUICK):
-            assert kill(WRITING, number)
+        for call in campaign.random(name).sample([call for call in made if call.writes], QUICK):
+            before = [one for one in made if one.thread == call.thread and one.name == call.name]
+            assert kill(call.name, before.index(call) + 1)
         return
-    for kinds in (WRITING, *([kind] for kind in WRITING if kind in seen)):
-        number = 1
-        while kill(kinds, number):
-            number += 1
+    for kind in dict.fromkeys(call.name for call in made):
+        for number in count(1):
+            if not kill(kind, number):
+                break
+    for kind, *paths in sorted(wanted - covered):
+        for number in count(1):
+            if "*" in paths[0] or not kill(kind, number, paths[0]):
+                break
     missed = wanted - covered
     assert not missed, f"no kill fell at {sorted(missed)}"
-    campaign.count("places", len(wanted))
-
-
-def _threads(outcome: Outcome) -> set[int]:
-    return {call.thread for call in calls(outcome.log)}
 
 
 def _place(call: Call, home: Path) -> tuple[str, ...]:
