@@ -102,7 +102,13 @@ SCENARIOS = {
         Scenario("load-mends", _damaged, ("load", "-i", "{home}/in.tar"), damaged=True),
         Scenario("save", _saving, ("save", "-o", "{home}/out.tar", "app:1", "base:1"), output="out.tar"),
         Scenario("save-gzip", _saving, ("save", "--layers", "gzip", "-o", "{home}/out.tar", "app:1"), output="out.tar"),
-        Scenario("save-dir", _removing, ("save", "--format", "oci-dir", "-o", "{home}/out", "app:1"), output="out", again=(0, 2)),
+        Scenario(
+            "save-dir",
+            _removing,
+            ("save", "--format", "oci-dir", "-o", "{home}/out", "app:1"),
+            output="out",
+            again=(0, 2),
+        ),
         Scenario("tag", _removing, ("tag", "app:1", "new:1")),
         Scenario("tag-moves", _removing, ("tag", "base:1", "app:1")),
         Scenario("rmi", _removing, ("rmi", "app:1"), again=(0, 3)),
@@ -177,7 +183,9 @@ class Bench:
         self.checked.add(key)
         imgtar, scenario = Imgtar(home), self.scenario
         state = self._state(home)
-        assert state in (self.before, self.after), f"neither old nor new: {state}\n{self.before}\n{self.after}\n{outcome}"
+        assert state in (self.before, self.after), (
+            f"neither old nor new: {state}\n{self.before}\n{self.after}\n{outcome}"
+        )
         if outcome.acknowledged:
             assert state == self.after, f"told that it is done, but it is not: {state}\n{outcome}"
         self._whole(imgtar, state, damaged=scenario.damaged and not outcome.acknowledged)

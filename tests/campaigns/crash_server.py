@@ -7,6 +7,7 @@ is attached, so no call of the command is missed.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -70,11 +71,13 @@ class Runner:
         strace: tuple[str, ...] | None = None,
         kill_after: float | None = None,
         spacious: bool = False,
+        settled: bool = False,
     ) -> Outcome:
         """Run one command line.
 
         ``strace`` are its options; ``log`` of the outcome is then what it wrote. ``spacious`` makes the program believe
-        that there is space, as when another one fills the disk after it has looked.
+        that there is space, as when another one fills the disk after it has looked. With ``settled`` the names of
+        temporary files are not random.
         """
         out, err, feed, log = (self._scratch / name for name in ("stdout", "stderr", "stdin", "strace"))
         log.write_text("")
@@ -88,6 +91,7 @@ class Runner:
             "strace": [*strace, "-o", str(log)] if strace is not None else None,
             "kill_after": kill_after,
             "spacious": spacious,
+            "settled": settled,
         }
         self._channel.sendall(json.dumps(job).encode() + b"\n")
         answer = json.loads(self._answers.readline())
@@ -201,6 +205,11 @@ def _work(job: dict[str, Any], waiting: int, tell: int) -> None:
             import shutil
 
             shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1 << 40, 0, 1 << 40)  # type: ignore[attr-defined]
+        if job["settled"]:
+            import secrets
+
+            names = itertools.count(1)
+            secrets.token_hex = lambda size: f"{next(names):0{2 * size}x}"  # type: ignore[assignment,misc]
         from imgtar.cli.main import main
 
         sys.argv = ["imgtar", *job["arguments"]]

@@ -38,6 +38,12 @@ class Call:
         return self.name in WRITING
 
     @property
+    def fd(self) -> int | None:
+        """The descriptor that it is given first, if any."""
+        found = re.match(r"\w+\((\d+)[<,)]", self.text)
+        return int(found[1]) if found else None
+
+    @property
     def injected(self) -> bool:
         """Whether it failed because strace made it."""
         return "(INJECTED)" in self.text
