@@ -20,7 +20,22 @@ from tests.builders.images import docker_archive, make_image, make_layer, oci_ar
 from tests.campaigns.crash_server import Outcome, Runner
 from tests.conftest import Imgtar
 
-__all__ = ["SCENARIOS", "Bench", "Scenario", "copy_home", "match_notes", "needs", "scratch", "tree"]
+__all__ = [
+    "BASE",
+    "BIG",
+    "SCENARIOS",
+    "Bench",
+    "Scenario",
+    "State",
+    "copy_home",
+    "leftovers",
+    "match_notes",
+    "needs",
+    "plain_name",
+    "scratch",
+    "state_of",
+    "tree",
+]
 
 BASE = make_image("base:1", 2, seed=1)
 APP = make_image("app:1", 2, seed=2, base=BASE)
@@ -148,11 +163,11 @@ class Bench:
         self.runs.mkdir(parents=True)
         self.scenario.setup(Imgtar(self.template))
         home = self.home()
-        self.before = self._state(home)
+        self.before = self.state(home)
         if not self.scenario.damaged:
             self.saved[self.before] = self._save(Imgtar(home), self.before)
         run(self.scenario, home).ok()
-        self.after = self._state(home)
+        self.after = self.state(home)
         self.saved[self.after] = self._save(Imgtar(home), self.after)
         self.done(home)
 
@@ -165,11 +180,9 @@ class Bench:
         """Throw a copy away."""
         shutil.rmtree(home)
 
-    def _state(self, home: Path) -> State:
-        rows = Imgtar(home).images()
-        assert not any("problem" in row for row in rows), rows
-        images = frozenset((row["name"], row["image_id"]) for row in rows)
-        return State(images, tree(home / self.scenario.output) if self.scenario.output else "")
+    def state(self, home: Path) -> State:
+        """What users see in a copy now."""
+        return state_of(home, self.scenario.output)
 
     def check(self, home: Path, outcome: Outcome, *, anew: bool = False) -> bool:
         """The check after a crash ("After" of hostile-inputs.md, section L). Consumes ``home``.
@@ -182,7 +195,7 @@ class Bench:
             return False
         self.checked.add(key)
         imgtar, scenario = Imgtar(home), self.scenario
-        state = self._state(home)
+        state = self.state(home)
         assert state in (self.before, self.after), (
             f"neither old nor new: {state}\n{self.before}\n{self.after}\n{outcome}"
         )
@@ -194,7 +207,7 @@ class Bench:
         assert again.code in allowed, f"exit {again.code} when run again\n{again.errors}\n{outcome}"
         if again.code:
             imgtar("prune").ok()
-        state = self._state(home)
+        state = self.state(home)
         assert state == self.after, f"run again, but not new: {state}\n{outcome}"
         self._whole(imgtar, state)
         left = leftovers(home)
@@ -226,6 +239,13 @@ class Bench:
 def run(scenario: Scenario, home: Path):  # type: ignore[no-untyped-def]
     """The command, in this process and undisturbed."""
     return Imgtar(home).bare(*scenario.words(home), stdin=scenario.stdin)
+
+
+def state_of(home: Path, output: str = "") -> State:
+    """What users see: every image must be readable."""
+    rows = Imgtar(home).images()
+    assert not any("problem" in row for row in rows), rows
+    return State(frozenset((row["name"], row["image_id"]) for row in rows), tree(home / output) if output else "")
 
 
 def leftovers(home: Path) -> list[str]:

@@ -88,9 +88,7 @@ def test_h218_after_a_power_cut_every_change_is_whole_or_absent_and_what_was_rep
     assert disk.told or not outcome.stdout
 
 
-@pytest.mark.parametrize(
-    "name", ["load-first", "load-moves", "load-several", "load-pipe", "tag-moves", "save", "save-dir"]
-)
+@pytest.mark.parametrize("name", ["load-first", "load-moves", "load-several", "load-pipe", "tag-moves", "save"])
 def test_h218_what_a_killed_command_left_unsafe_is_safe_when_the_next_one_has_reported_success(
     name: str, place: tuple[Runner, Path], campaign: Campaign
 ) -> None:
