@@ -25,14 +25,15 @@ __all__ = [
     "BIG",
     "SCENARIOS",
     "Bench",
+    "Place",
     "Scenario",
     "State",
     "copy_home",
     "leftovers",
     "match_notes",
     "needs",
+    "place_in",
     "plain_name",
-    "scratch",
     "state_of",
     "tree",
 ]
@@ -317,8 +318,23 @@ def needs(program: str, reason: str = "") -> None:
         pytest.skip(missing)
 
 
-def scratch(tmp_path: Path) -> Iterator[tuple[Runner, Path]]:
-    """A runner, and a folder in memory if there is one: nothing here is about what a disk does with its time."""
+@dataclass
+class Place:
+    """Where the scenarios of a module run; what was made ready once serves all its tests."""
+
+    runner: Runner
+    folder: Path
+    benches: dict[str, Bench] = field(default_factory=dict)
+
+    def bench(self, name: str) -> Bench:
+        """The scenario of that name, made ready."""
+        if name not in self.benches:
+            self.benches[name] = Bench(SCENARIOS[name], self.folder / name / "template", self.folder / name / "runs")
+        return self.benches[name]
+
+
+def place_in(tmp_path: Path) -> Iterator[Place]:
+    """A place in memory if there is any: nothing here is about what a disk does with its time."""
     import tempfile
 
     import typer.main
@@ -332,7 +348,7 @@ def scratch(tmp_path: Path) -> Iterator[tuple[Runner, Path]]:
         (Path(folder) / "server").mkdir()
         runner = Runner(Path(folder) / "server")
         try:
-            yield runner, Path(folder)
+            yield Place(runner, Path(folder))
         finally:
             runner.close()
             typer.main.get_command = building

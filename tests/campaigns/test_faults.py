@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests.campaigns.conftest import Campaign
-from tests.campaigns.crash import SCENARIOS, Bench, copy_home, leftovers, needs, scratch
-from tests.campaigns.crash_server import Outcome, Runner
+from tests.campaigns.crash import SCENARIOS, Bench, Place, copy_home, leftovers, needs, place_in
+from tests.campaigns.crash_server import Outcome
 from tests.campaigns.trace import calls
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("strace")]
 
 _SPACE = ("ENOSPC", "EDQUOT")
 FAULTS = {
@@ -42,23 +42,13 @@ FAULTS = {
     "truncate": ("EIO",),
     "flock": ("EIO", "ENOLCK", "EINTR"),
 }
-QUICK = 3
+QUICK = 2
 """Faults of each scenario in the quick form."""
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[tuple[Runner, Path]]:
-    needs("strace")
-    yield from scratch(tmp_path)
-
-
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_h214_a_call_that_fails_is_told_or_did_not_matter(
-    name: str, place: tuple[Runner, Path], campaign: Campaign
-) -> None:
-    runner, folder = place
-    scenario = SCENARIOS[name]
-    bench = Bench(scenario, folder / "template", folder / "runs")
+def test_h214_a_call_that_fails_is_told_or_did_not_matter(name: str, place: Place, campaign: Campaign) -> None:
+    scenario, bench, runner = SCENARIOS[name], place.bench(name), place.runner
 
     def run(kind: str, *options: str) -> tuple[Path, Outcome]:
         home = bench.home()
@@ -119,9 +109,10 @@ def _synced_once(bench: Bench, home: Path, outcome: Outcome) -> None:
         assert bench.state(home) == bench.before, "committed, though a file was not synced"
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[tuple[Runner, Path, Path]]:
-    """A runner, a folder, and a disk in memory, which only this process and its children see."""
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Path]]:
+    """A place, and a disk in memory, which only this process and its children see."""
+    tmp_path = tmp_path_factory.mktemp("small")
     if os.geteuid() != 0:
         needs("mount", "mounting a disk needs root")
     libc = ctypes.CDLL(None, use_errno=True)
@@ -132,8 +123,8 @@ def small_disk(tmp_path: Path) -> Iterator[tuple[Runner, Path, Path]]:
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "imgtar-test", disk], check=True)
     try:
-        for runner, folder in scratch(tmp_path):
-            yield runner, folder, disk
+        for place in place_in(tmp_path):
+            yield place, disk
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -142,18 +133,17 @@ def small_disk(tmp_path: Path) -> Iterator[tuple[Runner, Path, Path]]:
     "name", ["load-first", "load-moves", "load-pipe", "load-mends", "tag", "save", "save-gzip", "save-dir"]
 )
 def test_h215_h216_h249_a_disk_that_is_full_at_any_size_is_told_and_nothing_is_half_there(
-    name: str, small_disk: tuple[Runner, Path, Path], campaign: Campaign
+    name: str, small_disk: tuple[Place, Path], campaign: Campaign
 ) -> None:
     """The program is made to believe that there is space when it asks, so that it runs into the end of it."""
-    runner, folder, disk = small_disk
-    scenario = SCENARIOS[name]
-    bench = Bench(scenario, folder / "template", folder / "runs")
+    place, disk = small_disk
+    scenario, bench, runner = SCENARIOS[name], place.bench(name), place.runner
 
     def resize(size: str) -> None:
         subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
 
     failures = 0
-    for pages in count(0, campaign.pick(7, 1)):
+    for pages in count(0, campaign.pick(9, 1)):
         resize("64m")
         home = copy_home(bench.template, disk / f"home{pages}")
         free = os.statvfs(disk)

@@ -7,39 +7,30 @@ was verified are made to fit the files that are found, as if inode and times wer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.campaigns.conftest import Campaign
-from tests.campaigns.crash import SCENARIOS, Bench, match_notes, needs, scratch
-from tests.campaigns.crash_server import Outcome, Runner
+from tests.campaigns.crash import SCENARIOS, Place, match_notes
+from tests.campaigns.crash_server import Outcome
 from tests.campaigns.disk import Disk, is_cache
 from tests.campaigns.trace import WRITING, Call, calls
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("strace")]
 
 _RECORD = ("-y", "-xx", "-s", "10000000", "-e", f"trace={','.join(WRITING)}")
 _CRASHED = -9
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[tuple[Runner, Path]]:
-    needs("strace")
-    yield from scratch(tmp_path)
-
-
 class Cuts:
     """A scenario that is recorded, and the checks of what a power cut leaves of it."""
 
-    def __init__(self, name: str, place: tuple[Runner, Path], campaign: Campaign) -> None:
-        self.runner, folder = place
-        self.scenario = SCENARIOS[name]
-        self.bench = Bench(self.scenario, folder / "template", folder / "runs")
+    def __init__(self, name: str, place: Place, campaign: Campaign) -> None:
+        self.runner, self.scenario, self.bench = place.runner, SCENARIOS[name], place.bench(name)
         self.campaign = campaign
         self.chance = campaign.random(name)
-        self.states = folder / "states"
+        self.states = place.folder / name / "states"
         self._number = 0
 
     def record(self, home: Path, *options: str) -> Outcome:
@@ -61,7 +52,7 @@ class Cuts:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_h218_after_a_power_cut_every_change_is_whole_or_absent_and_what_was_reported_is_there(
-    name: str, place: tuple[Runner, Path], campaign: Campaign
+    name: str, place: Place, campaign: Campaign
 ) -> None:
     cuts = Cuts(name, place, campaign)
     home = cuts.bench.home()
@@ -74,7 +65,7 @@ def test_h218_after_a_power_cut_every_change_is_whole_or_absent_and_what_was_rep
     if not campaign.long:
         # The end, the moments around the commit, and some others.
         commits = [n for n, call in enumerate(made) if call.name == "rename" and not is_cache(_inside(call, home))]
-        points = {len(made), *(n + 1 for n in commits[-1:]), *cuts.chance.sample(sorted(points), 2)}
+        points = {len(made), *(n + 1 for n in commits[-1:]), cuts.chance.choice(sorted(points))}
     for number in range(len(made) + 1):
         if number in points:
             before = (
@@ -90,7 +81,7 @@ def test_h218_after_a_power_cut_every_change_is_whole_or_absent_and_what_was_rep
 
 @pytest.mark.parametrize("name", ["load-first", "load-moves", "load-several", "load-pipe", "tag-moves", "save"])
 def test_h218_what_a_killed_command_left_unsafe_is_safe_when_the_next_one_has_reported_success(
-    name: str, place: tuple[Runner, Path], campaign: Campaign
+    name: str, place: Place, campaign: Campaign
 ) -> None:
     """Killed, run again, told that it is done, and then the power goes."""
     cuts = Cuts(name, place, campaign)
@@ -136,7 +127,7 @@ def _inside(call: Call, home: Path) -> str:
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name.startswith("load")])
 def test_h219_a_load_syncs_blobs_names_and_index_in_that_order_and_then_says_so(
-    name: str, place: tuple[Runner, Path], campaign: Campaign
+    name: str, place: Place, campaign: Campaign
 ) -> None:
     cuts = Cuts(name, place, campaign)
     home = cuts.bench.home()
@@ -163,9 +154,7 @@ def test_h219_a_load_syncs_blobs_names_and_index_in_that_order_and_then_says_so(
 
 
 @pytest.mark.parametrize("name", ["save", "save-gzip", "save-dir"])
-def test_h219_a_save_syncs_what_it_wrote_and_then_the_name(
-    name: str, place: tuple[Runner, Path], campaign: Campaign
-) -> None:
+def test_h219_a_save_syncs_what_it_wrote_and_then_the_name(name: str, place: Place, campaign: Campaign) -> None:
     cuts = Cuts(name, place, campaign)
     home = cuts.bench.home()
     outcome = cuts.record(home)
