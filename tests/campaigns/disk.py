@@ -256,6 +256,10 @@ class Disk:
                         contents[node] = {"all": possible[0], "none": b""}.get(way, chance.choice(possible))
         return steps, contents
 
+    def unharmed(self) -> Choice:
+        """The folder as running programs see it: everything that was done is there."""
+        return Choice({one: len(one.history) - 1 for one in self.names.values()}, {})
+
     def build(self, choice: Choice, target: Path) -> None:
         """Make the folder ``target`` as the crash leaves this one."""
         steps = {one: choice.steps.get(one, one.kept) for one in self.names.values()}

@@ -64,8 +64,7 @@ def test_h212_killed_at_every_call_a_command_has_done_all_or_nothing(
 
     if not campaign.long:
         for call in campaign.random(name).sample([call for call in made if call.writes], QUICK):
-            before = [one for one in made if one.thread == call.thread and one.name == call.name]
-            assert kill(call.name, before.index(call) + 1)
+            assert kill(call.name, 1, _path(call, home))
         return
     for kind in dict.fromkeys(call.name for call in made):
         for number in count(1):
