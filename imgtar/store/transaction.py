@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from imgtar.blob.decompress import plain
-from imgtar.blob.files import opened, sync_directory, write_all
+from imgtar.blob.files import opened, same_file, sync_directory, write_all
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each
@@ -73,7 +73,7 @@ def staging_area(layout: Layout) -> Iterator[str]:
             except FileNotFoundError:
                 continue  # A sweep by another process was quicker than our lock.
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.path.isdir(folder):
+            if same_file(folder, fd):
                 break
             os.close(fd)
             fd = -1

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from imgtar.blob.compress import compressing
 from imgtar.blob.compression import Compression
-from imgtar.blob.files import sync_directory, write_all
+from imgtar.blob.files import same_file, sync_directory, write_all
 from imgtar.blob.measure import buffer
 from imgtar.blob.tar_writer import TarWriter
 from imgtar.blob.workers import WriteBehind
@@ -394,8 +394,14 @@ def _temporary(stem: str, path: str, make: Callable[[str], int]) -> tuple[str, i
             raise local_trouble(error, f"creating {shown(path)}") from None
         with suppress(OSError):  # Where there are no locks nobody can take it for dead either.
             fcntl.flock(fd, fcntl.LOCK_EX)
-        if _same_file(temporary, fd):
-            return temporary, fd
+        try:
+            if same_file(temporary, fd):
+                return temporary, fd
+        except OSError as error:
+            os.close(fd)
+            with suppress(OSError):
+                (os.rmdir if make is _new_folder else os.unlink)(temporary)
+            raise local_trouble(error, f"creating {shown(path)}") from None
         os.close(fd)
 
 

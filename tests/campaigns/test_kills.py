@@ -80,7 +80,7 @@ def test_h212_killed_at_every_call_a_command_has_done_all_or_nothing(
 
 def _path(call: Call, home: Path) -> str:
     """The file by which a call can be told from others, for ``-P`` of strace."""
-    return call.paths[-1].replace(str(home), "{home}")
+    return call.paths[0].replace(str(home), "{home}")  # Of the two of a rename strace looks at the first.
 
 
 def _place(call: Call, home: Path) -> tuple[str, ...]:

@@ -409,3 +409,25 @@ def test_the_index_is_the_same_whatever_order_images_came_in(imgtar: Imgtar, tmp
             imgtar.load(oci_archive([image]), store=store).ok()
         indexes.append(json.loads((store / "index.json").read_bytes()))
     assert indexes[0] == indexes[1]
+
+
+def test_h214_a_disk_that_cannot_tell_what_stands_in_staging_stops_a_load_and_does_not_hold_it_for_ever(
+    imgtar: Imgtar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imgtar.load(docker_archive([BASE])).ok()
+    real, asked = os.stat, 0
+
+    def refusing(path: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal asked
+        if "/staging/" in str(path):
+            asked += 1
+            assert asked < 100, "asked again and again"
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refusing)
+        done = imgtar.load(docker_archive([APP]))
+    assert done.code == 6, done.errors
+    assert set(imgtar.names()) == {"base:1"}
+    assert os.listdir(imgtar.store / "imgtar" / "staging") == []
