@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from imgtar.errors import Refused
 
-__all__ = ["FileWindow", "opened", "read_window", "sync_directory", "write_all"]
+__all__ = ["FileWindow", "opened", "read_window", "same_file", "sync_directory", "write_all"]
 
 
 class FileWindow:
@@ -61,6 +61,14 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def same_file(path: str, fd: int) -> bool:
+    """Whether ``path`` still names what is open as ``fd``. A disk that cannot tell is an error, not a no."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def sync_directory(path: str) -> None:

@@ -86,12 +86,12 @@ def _read(path: str) -> list[str]:
 
 
 def _write(path: str, body: str) -> bool:
-    temporary = f"{path}.{os.getpid()}"
+    # In place: a temporary file would stay for ever when this process is killed. Whoever reads a half-written note, or
+    # what two writers made of one, does not find "end" alone in its last line.
     try:
         make_folders(os.path.dirname(path))
-        with open(new_file(temporary), "w", encoding="ascii") as file:
+        with open(new_file(path), "w", encoding="ascii") as file:
             file.write(body)
-        os.replace(temporary, path)
     except OSError:
         return False  # A full or read-only disk must not fail a load over a cache.
     return True

@@ -176,14 +176,13 @@ class ImageCache:
             return  # A full or read-only disk must not fail a load over a cache.
 
     def _write(self, lines: list[bytes]) -> None:
-        temporary = f"{self._path}.{os.getpid()}"
+        # In place: a temporary file would stay for ever when this process is killed. What is lost then is read again.
         try:
-            fd = new_file(temporary)
+            fd = new_file(self._path)
             try:
                 write_all(fd, _joined(lines))
             finally:
                 os.close(fd)
-            os.replace(temporary, self._path)
         except OSError:
             return
         self._useless = 0

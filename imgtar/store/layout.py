@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,26 +156,26 @@ class Layout:
                     where=self.path,
                     hint="give an empty or a new folder with --store",
                 )
-        ancestor = self.path
-        while not os.path.isdir(ancestor):
-            ancestor = os.path.dirname(ancestor)
         os.makedirs(self.path, FOLDER, exist_ok=True)
         for folder in (os.path.join(self.path, "blobs", "sha256"), self.staging):
             make_folders(folder)
-        # Every new folder on the way down must be durable, or the whole store may be gone after a power cut.
-        below = self.path
-        while below != ancestor:
-            below = os.path.dirname(below)
-            sync_directory(below)
 
     def create(self) -> None:
         """Make an empty store unless there is one. Call after :meth:`prepare`, holding the index lock."""
         if self.exists:
             return
         self.write_marks()
-        self.write_index([])
-        for folder in (self.corner, os.path.join(self.path, "blobs"), self.path, os.path.dirname(self.path)):
+        for folder in (self.corner, os.path.join(self.path, "blobs"), self.path):
             sync_directory(folder)
+            sync_directory(folder)
+        # Every new folder on the way down must be durable, or the whole store may be gone after a power cut. Which ones
+        # are new nobody knows: a process that made them may have been killed. With index.json it is all done.
+        below = self.path
+        while below != os.path.dirname(below):
+            below = os.path.dirname(below)
+            with suppress(PermissionError):  # A folder of somebody else's, which was there before us.
+                sync_directory(below)
+        self.write_index([])
 
     def write_marks(self) -> None:
         """Write the version marker and ``oci-layout`` where they are not there."""
@@ -280,6 +281,13 @@ class Layout:
         # forgets, not for a crash, which cannot harm index.json: so it is not synced, and a torn one counts as none.
         self._replace(self.kept_path, str(Digest.of(raw)).encode() + b"\n" + raw, sync=False)
         self._replace(self.index_path, raw)
+        self.sync_index()
+
+    def sync_index(self) -> None:
+        """Make the name ``index.json`` durable: also before saying that it says already what was asked for.
+
+        Whoever wrote it may have been killed, or may have failed, before this step.
+        """
         sync_directory(self.path)
 
     def _foreign_members(self) -> dict[str, Any]:
@@ -296,15 +304,17 @@ class Layout:
         temporary = os.path.join(self.corner, f"{os.path.basename(path)}.new")
         fd = new_file(temporary)
         try:
-            write_all(fd, body)
-            if sync:
-                os.fsync(fd)
+            try:
+                write_all(fd, body)
+                if sync:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(temporary, path)
         except BaseException:
-            os.close(fd)
-            os.unlink(temporary)
+            with suppress(OSError):  # The first error is the one to tell.
+                os.unlink(temporary)
             raise
-        os.close(fd)
-        os.replace(temporary, path)
 
 
 def parse_entries(raw: bytes) -> list[Entry]:

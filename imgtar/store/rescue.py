@@ -25,6 +25,7 @@ from imgtar.model.documents import parse_index, parse_layout, pretended
 from imgtar.store.held import HeldCache
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import STORE_LIMITS, Entry, Layout, parse_entries
+from imgtar.store.rights import make_folders
 
 __all__ = [
     "Examination",
@@ -286,7 +287,7 @@ def bring_home(
             else:
                 moves.append((target, aside))
                 left = [one for one in left if one.path != target]
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        make_folders(os.path.dirname(target))
         os.rename(now[misfit.path], target)
         for path in (target, misfit.path):
             sync_directory(os.path.dirname(path))
@@ -313,7 +314,7 @@ def set_aside(layout: Layout, path: str) -> str:
     """Rename ``path`` into ``imgtar/damaged/``; return where it is now. Durable."""
     below = os.path.relpath(path, layout.path)
     target = place = os.path.join(layout.corner, "damaged", below)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
+    make_folders(os.path.dirname(target))
     count = 0
     while os.path.lexists(target):
         count += 1

@@ -110,6 +110,8 @@ class Store:
             if after != before:
                 self.layout.write_index(after)
                 self.report(Event("commit"))
+            else:
+                self.layout.sync_index()
 
     def source(self, inventory: StoreInventory) -> StoreSource:
         """The store as a :class:`imgtar.ports.Source`, as ``inventory`` saw it."""

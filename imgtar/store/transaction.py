@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from imgtar.blob.decompress import plain
-from imgtar.blob.files import opened, sync_directory, write_all
+from imgtar.blob.files import opened, same_file, sync_directory, write_all
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each
@@ -71,7 +71,7 @@ def staging_area(layout: Layout) -> Iterator[str]:
                 fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue  # A sweep by another process was quicker than our lock.
-            if try_flock(fd, fcntl.LOCK_EX, folder) and os.path.isdir(folder):
+            if try_flock(fd, fcntl.LOCK_EX, folder) and same_file(folder, fd):
                 settle(fd, folder)
                 break
             os.close(fd)
@@ -278,6 +278,8 @@ class StoreTransaction:
             self._publish(plan.reused)
             if [entry.descriptor for entry in merged] != [entry.descriptor for entry in entries]:
                 self._layout.write_index(merged)
+            else:
+                self._layout.sync_index()
             self._report(Event("commit"))
         documents = [write.digest for write in plan.writes if write.kind in ("manifest", "index")]
         self._inventory.note_images(documents, len(merged))
@@ -308,13 +310,12 @@ class StoreTransaction:
                     raise
                 raise StoreTrouble("a directory stands in a blob's place", where=target, hint="move it away") from None
             self._inventory.cache.note(digest, os.lstat(target), measured.diff_id)
-        for folder in folders:
+        # What is reused may have been renamed by a process that was killed before it could sync the folder.
+        folders |= {os.path.dirname(self._layout.blob_path(digest)) for digest in reused}
+        for folder in sorted(folders):
             sync_directory(folder)
         if folders:
             sync_directory(os.path.dirname(next(iter(folders))))
-        # What is reused may have been renamed by a process that was killed before it could sync the folder.
-        for folder in {os.path.dirname(self._layout.blob_path(digest)) for digest in reused} - folders:
-            sync_directory(folder)
 
 
 def _sync(path: str) -> None:

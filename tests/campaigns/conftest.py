@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import pytest
 
+from tests.campaigns.crash import Place, needs, place_in
+
 __all__ = ["Campaign"]
 
 T = TypeVar("T")
@@ -40,6 +42,18 @@ class Campaign:
     def count(self, what: str, number: int = 1) -> None:
         """Add to a figure, for example ``inputs`` or ``refused``."""
         self.counts[what] += number
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Where commands are made to crash."""
+    yield from place_in(tmp_path_factory.mktemp("crash"))
+
+
+@pytest.fixture(scope="module")
+def strace() -> None:
+    """Needed by tests that stop or fail single system calls."""
+    needs("strace")
 
 
 @pytest.fixture

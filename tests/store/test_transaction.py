@@ -409,3 +409,50 @@ def test_the_index_is_the_same_whatever_order_images_came_in(imgtar: Imgtar, tmp
             imgtar.load(oci_archive([image]), store=store).ok()
         indexes.append(json.loads((store / "index.json").read_bytes()))
     assert indexes[0] == indexes[1]
+
+
+def test_h214_a_disk_that_cannot_tell_what_stands_in_staging_stops_a_load_and_does_not_hold_it_for_ever(
+    imgtar: Imgtar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imgtar.load(docker_archive([BASE])).ok()
+    real, asked = os.stat, 0
+
+    def refusing(path: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal asked
+        if "/staging/" in str(path):
+            asked += 1
+            assert asked < 100, "asked again and again"
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refusing)
+        done = imgtar.load(docker_archive([APP]))
+    assert done.code == 6, done.errors
+    assert set(imgtar.names()) == {"base:1"}
+    assert os.listdir(imgtar.store / "imgtar" / "staging") == []
+
+
+@pytest.mark.parametrize("form", ["hybrid", "oci-dir"])
+def test_h249_a_save_removes_what_a_dead_one_left_beside_the_target_and_nothing_else(form: str, imgtar: Imgtar) -> None:
+    import fcntl
+
+    imgtar.load(docker_archive([APP])).ok()
+    stem = "out" if form == "oci-dir" else ".out"
+    dead, living = imgtar.home / f"{stem}.0123abcd.part", imgtar.home / f"{stem}.89abcdef.part"
+    other = [imgtar.home / name for name in (f"{stem}2.0123abcd.part", f"{stem}.0123abcd.part2", f"{stem}.mine.part")]
+    for path in (dead, living, *other):
+        if form == "oci-dir":
+            path.mkdir()
+            (path / "blobs").mkdir()
+        else:
+            path.write_bytes(b"half an archive")
+    fd = os.open(living, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        imgtar("save", "--format", form, "-o", imgtar.home / "out", "app:1").ok()
+    finally:
+        os.close(fd)
+    assert not dead.exists()
+    assert all(path.exists() for path in (living, *other, imgtar.home / "out"))
+    assert len(list(imgtar.home.glob(f"{stem}.*.part"))) == 2, "its own is gone too"
