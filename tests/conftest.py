@@ -35,9 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # A test with parameters is many items, but one function: it is multiplied once. A state machine has its settings on
     # the class, every other property test on the function.
     tests = {id(test): test for item in items if (test := getattr(item, "obj", None)) is not None}
-    machines = {
-        item.cls for item in items if isinstance(item, pytest.Function) and item.cls and _is_machine(item.obj)
-    }
+    machines = {item.cls for item in items if isinstance(item, pytest.Function) and item.cls and _is_machine(item.obj)}
     for test in tests.values():
         inner = getattr(test, "_hypothesis_internal_use_settings", None)
         if inner is not None:

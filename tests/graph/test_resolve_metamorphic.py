@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,9 +114,23 @@ def _short(digest: object) -> str:
 _KNOWN = {layer.digest: f"layer {number} {form or 'plain'}" for (number, form), layer in LAYERS.items()}
 
 
+def _told(value: Any) -> Any:
+    if isinstance(value, set | frozenset | tuple):
+        return (
+            sorted((_told(each) for each in value), key=str)
+            if isinstance(value, set | frozenset)
+            else [*map(_told, value)]
+        )
+    if isinstance(value, Mapping):
+        return {_short(key): _told(each) for key, each in value.items()}
+    return _short(value) if isinstance(value, Digest) else value
+
+
 def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        what: (one.get(what), other.get(what)) for what in {**one, **other} if one.get(what) != other.get(what)
+        what: (_told(one.get(what)), _told(other.get(what)))
+        for what in {**one, **other}
+        if one.get(what) != other.get(what)
     }
 
 
@@ -294,3 +309,26 @@ def test_an_unrelated_image_adds_itself_and_changes_nothing_else(question: Quest
     assert after["reused"] == before["reused"]
     for what in ("tags", "roots", "images"):
         assert after[what] == before[what] | alone[what]
+
+
+# The cases that were found, by name.
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_manifest_needed_by_itself_is_absent_whatever_the_index_above_it_says(order: int) -> None:
+    """In the index alone it would be a platform that was not shipped; which was said depended on who came first."""
+    arm = make_image("arm:1", 1, "linux/arm64")
+    index = make_index(make_image((), 1, seed=1), arm)
+    catalogs = [catalog_of(root_of(index, ["multi:1"]), blobs={index.digest: index.raw}), catalog_of(arm, blobs={})]
+    plan = resolve(catalogs[::order], Held(), Policy())
+    (gap,) = (gap for gap in plan.missing if str(gap.digest) == arm.digest)
+    assert (gap.gap_class, set(gap.needed_by)) == ("absent", {"arm:1", "multi:1"})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_image_that_is_held_stays_present_beside_a_new_index_over_it(order: int) -> None:
+    amd = make_image("amd:1", 1)
+    index = make_index(amd, make_image((), 1, "linux/arm64", seed=1))
+    roots = [root_of(index, ["multi:1"]), root_of(amd)]
+    plan = resolve([catalog_of(*roots[::order], blobs=blobs_of(index))], Held(images=[amd]), Policy())
+    assert {str(one.digest): one.state for one in plan.images}[amd.digest] == "present"
