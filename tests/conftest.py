@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 
 # A busy machine must not fail a test; how long things take is the benchmarks' business. One state of the code has one
 # verdict: hypothesis looks at the same cases every time. New ones are looked for by `make explore`.
-_quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+_quiet: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("imgtar", derandomize=True, database=None, **_quiet)
 settings.register_profile("explore", print_blob=True, **_quiet)
 settings.load_profile(os.environ.get("IMGTAR_HYPOTHESIS", "imgtar"))
