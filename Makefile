@@ -44,9 +44,9 @@ campaign-%: $(VENV)/.tests
 campaigns: $(VENV)/.tests  ## Every long campaign, one after the other (hours); campaign-NAME runs one, IMGTAR_SEED=N other cases
 	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/campaigns
 
-explore: $(VENV)/.tests  ## Property tests with new random cases, EXAMPLES times as many as usual
+explore: $(VENV)/.tests  ## Property tests with new random cases, EXAMPLES times as many as usual; IMGTAR_SEED=N for the same ones again
 	IMGTAR_HYPOTHESIS=explore IMGTAR_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n $(JOBS) -m "not interop" \
-	    $$(grep -rlE "@given|StateMachine" tests --include='test_*.py')
+	    $(if $(IMGTAR_SEED),--hypothesis-seed=$(IMGTAR_SEED)) $$(grep -rlE "@given|StateMachine" tests --include='test_*.py')
 
 bench: $(VENV)/.tests  ## Measure against a plain loop and the peers that are installed (under 10 minutes)
 	$(BIN)/python benchmarks/run.py

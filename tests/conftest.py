@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 
 # A busy machine must not fail a test; how long things take is the benchmarks' business. One state of the code has one
 # verdict: hypothesis looks at the same cases every time. New ones are looked for by `make explore`.
-_quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+_quiet: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("imgtar", derandomize=True, database=None, **_quiet)
 settings.register_profile("explore", print_blob=True, **_quiet)
 settings.load_profile(os.environ.get("IMGTAR_HYPOTHESIS", "imgtar"))
@@ -30,11 +30,26 @@ _TIMES = int(os.environ.get("IMGTAR_EXAMPLES", "1"))
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give property tests more examples when that is wanted."""
-    for item in items if _TIMES > 1 else ():
-        test = getattr(item, "obj", None)
+    if _TIMES == 1:
+        return
+    # A test with parameters is many items, but one function: it is multiplied once. A state machine has its settings on
+    # the class, every other property test on the function.
+    tests = {id(test): test for item in items if (test := getattr(item, "obj", None)) is not None}
+    machines = {item.cls for item in items if isinstance(item, pytest.Function) and item.cls and _is_machine(item.obj)}
+    for test in tests.values():
         inner = getattr(test, "_hypothesis_internal_use_settings", None)
         if inner is not None:
-            test._hypothesis_internal_use_settings = settings(inner, max_examples=inner.max_examples * _TIMES)
+            test._hypothesis_internal_use_settings = _more(inner)
+    for machine in machines:
+        machine.settings = _more(machine.settings)
+
+
+def _is_machine(test: object) -> bool:
+    return hasattr(test, "_hypothesis_state_machine_class")
+
+
+def _more(asked: settings) -> settings:
+    return settings(asked, max_examples=asked.max_examples * _TIMES)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -17,6 +17,9 @@ __all__ = ["Gaps", "needed_by", "owner_id"]
 
 _MOST_WAYS = 100
 
+_GENERAL: tuple[GapClass, ...] = ("damaged", "promised-by-base", "foreign", "absent", "platform-not-shipped")
+"""The class that counts when several images need one blob and it is of another class with each: the one that comes first."""
+
 
 def owner_id(node: Node) -> str:
     """What an image without a name is called: its image ID, else the digest of its document."""
@@ -70,6 +73,8 @@ class Gaps:
             self._found.append(gap)
             self._needed.append({})
             self._ways.append({})
+        elif _weight(gap) < _weight(self._found[place]):
+            self._found[place] = gap  # What is said of a gap must not depend on who came first.
         self._needed[place].update(dict.fromkeys(gap.needed_by))
         if len(self._ways[place]) < _MOST_WAYS:
             self._ways[place].update(dict.fromkeys(gap.through))
@@ -156,6 +161,11 @@ class Gaps:
             ),
             place,
         )
+
+
+def _weight(gap: Missing) -> tuple[int, bool]:
+    """Of two words about one gap the lighter one counts: by class, then the one that knows the diff ID."""
+    return _GENERAL.index(gap.gap_class), gap.diff_id is None
 
 
 def _way(part: Part, candidate: Candidate, whom: str) -> tuple[str, ...]:

@@ -434,12 +434,16 @@ class _Resolution:
 
 
 def _once(images: Iterable[PlannedImage]) -> tuple[PlannedImage, ...]:
-    """Each image once, with the names of all its appearances: two archives of one load may both bring it."""
+    """Each image once, with the names of all its appearances: two archives of one load may both bring it.
+
+    One that is there by itself already is present, also where it comes once more inside a new index.
+    """
     merged: dict[Digest, PlannedImage] = {}
     for image in images:
         known = merged.get(image.digest)
         names = tuple(dict.fromkeys((*(known.names if known else ()), *image.names)))
-        merged[image.digest] = replace(known or image, names=names)
+        state = "present" if known is not None and known.state == "present" else image.state
+        merged[image.digest] = replace(known or image, names=names, state=state)
     return tuple(merged.values())
 
 

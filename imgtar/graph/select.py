@@ -223,23 +223,25 @@ def one_of_each(
     least counts, of equals the smaller digest, so that the order of the archives does not. The parent that any form
     declares is that of the image. A form that an artifact is about stays, without the name.
     """
-    forms: dict[tuple[Reference, Digest], dict[Digest, int]] = {}
+    forms: dict[tuple[Reference, Digest], dict[Digest, list[int]]] = {}
     for place, one in enumerate(chosen):
         manifest = one.node.manifest
         if one.node.is_image and manifest is not None:
             for reference in one.root.references:
-                forms.setdefault((reference, manifest.config.digest), {}).setdefault(one.node.descriptor.digest, place)
+                known = forms.setdefault((reference, manifest.config.digest), {})
+                known.setdefault(one.node.descriptor.digest, []).append(place)
     loses: dict[Digest, set[Reference]] = {}
     parents: dict[Digest, DeclaredParent] = {}
     findings = []
     for (reference, _), places in forms.items():
         if len(places) < 2:
             continue
-        ranked = sorted(places, key=lambda digest: (lack(chosen[places[digest]]), str(digest)))
+        ranked = sorted(places, key=lambda digest: (lack(chosen[places[digest][0]]), str(digest)))
         for digest in ranked[1:]:
             loses.setdefault(digest, set()).add(reference)
-        for digest in ranked:
-            parent = smaller_parent(parents.get(ranked[0]), chosen[places[digest]].root.parent)
+        # Of one form, too, one archive may declare a parent and another none.
+        for place in (place for digest in ranked for place in places[digest]):
+            parent = smaller_parent(parents.get(ranked[0]), chosen[place].root.parent)
             if parent is not None:
                 parents[ranked[0]] = parent
         message = f"{reference.familiar} comes in {len(ranked)} forms of one image; manifest {ranked[0]} is taken"
