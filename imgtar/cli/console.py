@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from imgtar.errors import ImgtarError, LocalTrouble, UsageError
 from imgtar.events import Event, Report
 from imgtar.text import printable, shown
 
-__all__ = ["Console", "Failure", "committed", "refuse_terminal", "show_failure"]
+__all__ = ["Console", "Failure", "begin_run", "committed", "refuse_terminal", "show_failure"]
 
 PROGRESS = ("auto", "bar", "plain", "json", "none")
 
@@ -39,6 +40,11 @@ class Failure:
 _committed: list[bool] = []
 
 
+def begin_run() -> None:
+    """Forget what an earlier run in this process did."""
+    _committed.clear()
+
+
 def committed() -> bool:
     """Whether a change of the store has been made in this run."""
     return bool(_committed)
@@ -50,9 +56,11 @@ def refuse_terminal(paths: Sequence[str]) -> None:
         return
     try:
         terminal = os.isatty(0)
-        os.fstat(0)
+        closed = fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
     except OSError:
-        raise UsageError("standard input is closed", hint="give a file, or pipe an archive in") from None
+        terminal, closed = False, True
+    if closed:
+        raise UsageError("standard input is closed", hint="give a file, or pipe an archive in")
     if terminal:
         raise UsageError("refusing to read an archive from a terminal", hint="give a file, or pipe an archive in")
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imgtar.blob.files import sync_directory, write_all
-from imgtar.errors import Refused, StoreTrouble
+from imgtar.blob.files import read_small, read_window, sync_directory, write_all
+from imgtar.errors import LocalTrouble, Refused, StoreTrouble
 from imgtar.graph.catalog import DeclaredParent, Root
 from imgtar.graph.names import names_of
 from imgtar.model import mediatype
@@ -171,8 +172,7 @@ class Layout:
     def check(self) -> None:
         """Raise :class:`StoreTrouble` for a store that is newer than this program or not a layout."""
         try:
-            with open(os.path.join(self.corner, "version"), "rb") as file:
-                text = file.read(20).decode("ascii", "backslashreplace").strip()
+            text = read_small(os.path.join(self.corner, "version"), 20).decode("ascii", "backslashreplace").strip()
         except FileNotFoundError:
             text = str(_VERSION)  # An OCI layout made by another tool: it becomes a store when it is written to.
         if not text.isdigit():
@@ -187,14 +187,34 @@ class Layout:
                 hint="use the newer imgtar that made it",
             )
         try:
-            with open(os.path.join(self.path, "oci-layout"), "rb") as file:
-                parse_layout(file.read(1 << 16), "oci-layout")
+            parse_layout(read_small(os.path.join(self.path, "oci-layout"), 1 << 16), "oci-layout")
         except FileNotFoundError:
-            raise StoreTrouble(
-                "oci-layout is missing", where=self.path, hint='restore it: {"imageLayoutVersion":"1.0.0"}'
-            ) from None
+            raise StoreTrouble("oci-layout is missing", where=self.path, hint=_LAYOUT_HINT) from None
         except Refused as error:
-            raise StoreTrouble(error.message, where=os.path.join(self.path, "oci-layout")) from None
+            raise StoreTrouble(error.message, where=os.path.join(self.path, "oci-layout"), hint=_LAYOUT_HINT) from None
+
+    def check_writable(self) -> None:
+        """Raise :class:`LocalTrouble` for a store that nothing can be written to, before hours of reading.
+
+        Only what is there is asked: a store that is yet to be made is its maker's business.
+        """
+        for folder in (self.path, self.corner, self.staging, os.path.join(self.path, "blobs", "sha256")):
+            if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+                raise LocalTrouble(
+                    "the store is read-only",
+                    code="E_PERMISSION",
+                    where=folder,
+                    hint="check owner and mode of that folder, and whether the file system is mounted read-only",
+                )
+
+    def check_one_file_system(self) -> None:
+        """Raise :class:`StoreTrouble` when blobs could not be moved from staging to their place at once."""
+        here = os.stat(self.path).st_dev
+        for folder in (os.path.join(self.path, "blobs"), os.path.join(self.path, "blobs", "sha256"), self.staging):
+            if os.stat(folder).st_dev != here:
+                raise StoreTrouble(
+                    "the folder is another file system than the rest of the store", where=folder, hint=_ONE_PLACE
+                )
 
     def stored_blobs(self) -> Iterator[tuple[Digest, int]]:
         """Every file in ``blobs/`` whose name is a digest, with its size; what else lies there is passed over."""
@@ -212,8 +232,10 @@ class Layout:
         """Return every entry. The same bytes are parsed once. Raises :class:`StoreTrouble` when ``index.json`` is missing or damaged."""
         try:
             fd = os.open(self.index_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(fd, "rb") as file:
-                raw = file.read(min(os.fstat(fd).st_size, STORE_LIMITS.document) + 1)
+            try:
+                raw = _whole(fd)
+            finally:
+                os.close(fd)
             if self._read is not None and self._read[0] == raw:
                 return list(self._read[1])  # A load reads it twice: for the plan, and again under the lock.
             index = parse_index(raw, "", "index.json", STORE_LIMITS)
@@ -227,8 +249,11 @@ class Layout:
         self._read = raw, entries
         return list(entries)
 
-    def write_index(self, entries: Sequence[Entry]) -> None:
-        """Replace ``index.json`` atomically and durably: this is the commit point of every change."""
+    def write_index(self, entries: Sequence[Entry], committed: Callable[[], object] = lambda: None) -> None:
+        """Replace ``index.json`` atomically and durably: this is the commit point of every change.
+
+        ``committed`` is called once the new index is in place, also when what comes after that fails or is interrupted.
+        """
         ordered = sorted(entries, key=lambda e: (e.name.full if e.name else "~", e.label, str(e.descriptor.digest)))
         body: dict[str, Any] = {
             "schemaVersion": 2,
@@ -236,8 +261,21 @@ class Layout:
             **self._foreign_members(),
             "manifests": [entry.descriptor.to_json() for entry in ordered],
         }
-        self._replace(self.index_path, json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
-        sync_directory(self.path)
+        raw = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        try:
+            self._replace(self.index_path, raw)
+            sync_directory(self.path)
+        except BaseException:
+            if self._is_index(raw):
+                committed()
+            raise
+        committed()
+
+    def _is_index(self, raw: bytes) -> bool:
+        try:
+            return read_small(self.index_path, len(raw) + 1) == raw
+        except (OSError, Refused):
+            return False
 
     def _foreign_members(self) -> dict[str, Any]:
         """What other tools wrote into ``index.json`` beside the list: it stays."""
@@ -277,4 +315,15 @@ def _there(path: str) -> bool:
     return True
 
 
-_REPAIR = "the blobs are untouched: put back a copy of index.json, or load the archives again into a new store"
+def _whole(fd: int) -> bytes:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused("E_TYPE", "it is not a regular file")
+    if status.st_size > STORE_LIMITS.document:
+        raise Refused("E_LIMIT", f"{status.st_size} bytes are more than any store needs")
+    return read_window(fd, 0, status.st_size, "index.json")
+
+
+_REPAIR = "imgtar repair rebuilds it from the copy that is kept beside it, or from the blobs"
+_ONE_PLACE = "a blob is moved into its place at one stroke, so a store lies in one file system: unmount it"
+_LAYOUT_HINT = 'restore it: {"imageLayoutVersion":"1.0.0"}'

@@ -18,7 +18,7 @@ from imgtar.errors import StoreTrouble
 from imgtar.events import Event, Report, silent
 from imgtar.text import printable
 
-__all__ = ["DEFAULT_LOCK_TIMEOUT", "locked"]
+__all__ = ["DEFAULT_LOCK_TIMEOUT", "locked", "no_locks"]
 
 DEFAULT_LOCK_TIMEOUT = 300.0
 """Seconds to wait for another imgtar before giving up with E_LOCKED."""
@@ -66,7 +66,7 @@ def _acquire(fd: int, path: str, mode: int, timeout: float, report: Report) -> N
             fcntl.flock(fd, mode | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
+                raise no_locks(error, path) from None
         else:
             return
         holder = _holder(fd)
@@ -81,6 +81,15 @@ def _acquire(fd: int, path: str, mode: int, timeout: float, report: Report) -> N
             report(Event("wait", f"waiting for {holder}, which is using the store"))
             told = True
         time.sleep(0.02)
+
+
+def no_locks(error: OSError, path: str) -> StoreTrouble:
+    """What to say when a file system has no locks (some network and FUSE mounts), or its lock server is away."""
+    return StoreTrouble(
+        f"the file system cannot lock: {error.strerror or error}",
+        where=path,
+        hint="keep the store on a local disk; NFS needs its lock service, and no mount option nolock",
+    )
 
 
 def _holder(fd: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from imgtar.blob.files import opened
-from imgtar.errors import NotFound
+from imgtar.errors import NotFound, UsageError
 from imgtar.events import Event, Report, silent
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.library import Library
@@ -20,6 +20,7 @@ from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import STORE_LIMITS, Entry, Layout
 from imgtar.store.lock import DEFAULT_LOCK_TIMEOUT, locked
 from imgtar.store.transaction import StoreTransaction, staging_area, sweep, tidy
+from imgtar.text import shown
 
 __all__ = ["Store"]
 
@@ -60,6 +61,7 @@ class Store:
         if self.layout.exists:
             self.layout.check()
         self.layout.prepare()
+        self.layout.check_one_file_system()
         if not self.layout.exists:
             # Two first loads at once: one makes the store, the other finds it.
             with locked(self.layout.index_lock, shared=False, timeout=self.lock_timeout, report=self.report):
@@ -70,6 +72,14 @@ class Store:
             staging_area(self.layout) as folder,
         ):
             yield StoreTransaction(self.layout, self.inventory(), folder, self.report, self.lock_timeout, limits)
+
+    def refuse_as_target(self, path: str) -> None:
+        """Raise :class:`UsageError` when ``path``, a file to be written, lies in the store: it may be its index."""
+        target = os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(path))), "")
+        if self.layout.exists and target.startswith(os.path.join(os.path.realpath(self.layout.path), "")):
+            raise UsageError(
+                f"{shown(path)} lies inside the store {shown(self.layout.path)}", hint="write to another folder"
+            )
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
@@ -96,8 +106,7 @@ class Store:
             before = self.layout.read_index()
             after = tidy(list(edit(list(before))))
             if after != before:
-                self.layout.write_index(after)
-                self.report(Event("commit"))
+                self.layout.write_index(after, lambda: self.report(Event("commit")))
 
     def source(self, inventory: StoreInventory) -> StoreSource:
         """The store as a :class:`imgtar.ports.Source`, as ``inventory`` saw it."""

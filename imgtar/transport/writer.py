@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -352,10 +353,12 @@ def whole_file(path: str) -> Iterator[int]:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             yield fd
+            if stat.S_ISBLK(os.fstat(fd).st_mode):
+                os.fsync(fd)  # A medium written as it is; whoever sees success may pull it out.
         finally:
             os.close(fd)
         return
-    temporary = os.path.join(folder, f".{os.path.basename(path)[:200]}.{secrets.token_hex(4)}.part")
+    temporary = os.path.join(folder, _temporary(os.path.basename(path)))
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileNotFoundError:
@@ -376,6 +379,12 @@ def whole_file(path: str) -> Iterator[int]:
         raise
 
 
+def _temporary(name: str) -> str:
+    """A name that is no longer than a name may be, however long ``name`` is, and hidden until it is whole."""
+    start = os.fsencode(name)[:200].decode("utf-8", "ignore")
+    return f".{start}.{secrets.token_hex(4)}.part"
+
+
 def _same_file(path: str, fd: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(fd))
@@ -389,7 +398,7 @@ def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report, thin: b
     check_target(path, "oci-dir")
     folders, files = _contents(plan, "oci-dir", thin)
     report(Event("start", "saving", total=sum(file.size for file in files)))
-    temporary = f"{target}.{secrets.token_hex(4)}.part"
+    temporary = os.path.join(os.path.dirname(target), _temporary(os.path.basename(target)))
     size = blobs = 0
     try:
         try:
