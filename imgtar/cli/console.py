@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ def committed() -> bool:
 
 def refuse_terminal(paths: Sequence[str]) -> None:
     """Raise :class:`UsageError` when an archive would be read from a terminal, or from nothing."""
+    if any(_is_terminal(path) for path in paths):
+        raise UsageError("refusing to read an archive from a terminal", hint="give a file, or pipe an archive in")
     if "-" not in paths:
         return
     try:
@@ -63,6 +66,20 @@ def refuse_terminal(paths: Sequence[str]) -> None:
         raise UsageError("standard input is closed", hint="give a file, or pipe an archive in")
     if terminal:
         raise UsageError("refusing to read an archive from a terminal", hint="give a file, or pipe an archive in")
+
+
+def _is_terminal(path: str) -> bool:
+    """Whether a path (``/dev/stdin``, ``/dev/tty``) is a terminal: nothing would ever come, and nobody be told why."""
+    try:
+        if not stat.S_ISCHR(os.stat(path).st_mode):
+            return False
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            return os.isatty(fd)
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return False  # Whoever opens it will say what is wrong.
 
 
 def show_failure(failure: Failure, as_json: bool) -> int:
