@@ -49,8 +49,8 @@ class _Scan:
         """Note one entry; return whether it is a regular file that can be read."""
         if len(self._names) < 4 * _LOOK_EVERY:
             self._names.append(entry.name)
-        if len(self._names) % _LOOK_EVERY == 0:
-            self.not_another_kind()
+            if len(self._names) % _LOOK_EVERY == 0:
+                self.not_another_kind()
         if entry.problem is not None:
             self._problem = self._problem or entry.problem
         elif entry.kind is EntryKind.FILE:

@@ -6,6 +6,7 @@ The long forms, with real sizes, are in tests/campaigns/test_scale.py.
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import resource
@@ -85,18 +86,13 @@ def test_h205_a_layer_of_many_files_is_verified_as_it_passes(place: Path) -> Non
     layer = make_layer(b"".join(many_files(20_000)) + rawtar.END, "gzip")
     (place / "a.tar").write_bytes(oci_archive([make_image("many:1", [layer])]))
     program(words(place / "store", "load", "-i", place / "a.tar"), limits=MEMORY).ok()
-    program(words(place / "store", "verify"), limits=MEMORY).ok()
 
 
 def test_h206_a_layer_larger_than_the_memory_is_loaded_verified_and_saved(place: Path) -> None:
     archive = place / "big.tar"
     digest = sparse_archive(archive, 320 << 20)
     store = place / "store"
-    for command in (
-        ["verify", archive],
-        ["load", "-i", archive],
-        ["save", "-o", "/dev/null", "big:1"],
-    ):
+    for command in (["load", "-i", archive], ["save", "-o", "/dev/null", "big:1"]):
         program(words(store, *command), limits=MEMORY).ok()
     assert (store / "blobs" / digest.replace(":", "/")).stat().st_size == 320 << 20
     for path in place.rglob("*"):
@@ -205,18 +201,15 @@ def test_h209_the_same_in_the_archive_itself_is_over_a_limit(block: bytes, code:
 # -- how the bytes come ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [["load", "-i", "-"], ["verify", "-"], ["inspect", "-"]], ids=" ".join)
-def test_h210_an_archive_that_comes_byte_by_byte_is_the_same_archive(command: list[str], place: Path) -> None:
-    (place / "a.tar").write_bytes(SMALL)
-    with open(place / "a.tar", "rb") as file:
-        whole = program(words(place / "one", *command), stdin=file).ok()
+def test_h210_an_archive_that_comes_byte_by_byte_is_the_same_archive(place: Path, imgtar: Imgtar) -> None:
+    whole = imgtar("verify", "-", "--json", stdin=SMALL).ok().json()["archives"]
     # In packet mode no two writes come with one read.
     reader, writer = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
     feed = _Feed(writer, (SMALL[at : at + 1] for at in range(len(SMALL))))
-    done = program(words(place / "two", *command), stdin=reader).ok()
+    done = program(words(place / "store", "verify", "-", "--json"), stdin=reader).ok()
     os.close(reader)
     feed.join()
-    assert done.out == whole.out
+    assert json.loads(done.out)["archives"] == whole
 
 
 def test_h210_the_reader_of_a_tar_takes_one_byte_at_a_time() -> None:
@@ -259,18 +252,18 @@ def test_h211_a_non_blocking_standard_output_gets_the_whole_archive(place: Path)
     assert got.endswith(rawtar.END)
 
 
-def test_h211_a_socket_and_a_fifo_are_pipes_too(place: Path, fifo: Path) -> None:
+def test_h211_a_socket_and_a_fifo_are_pipes_too(place: Path, fifo: Path, imgtar: Imgtar) -> None:
     ours, theirs = socket.socketpair()
     feed = _Feed(ours.detach(), iter([SMALL]))
     with theirs:
         program(words(place / "one", "load"), stdin=theirs.fileno()).ok()
     feed.join()
     feed = _Feed(fifo, iter([SMALL]))
-    program(words(place / "two", "load", "-i", fifo)).ok()
+    imgtar("load", "-i", fifo).ok()
     feed.join()
 
 
-@pytest.mark.parametrize("command", [["verify", "-"], ["inspect", "-"], ["load", "-i", "/dev/stdin"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["verify", "-"], ["load", "-i", "/dev/stdin"]], ids=" ".join)
 def test_h211_an_archive_is_not_awaited_from_a_terminal(command: list[str], place: Path) -> None:
     leader, follower = pty.openpty()
     try:
