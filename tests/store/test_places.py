@@ -10,7 +10,7 @@ import stat
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -87,7 +87,8 @@ def test_h220_a_read_only_store_is_read_and_never_written(how: str, full: Imgtar
         os.mkfifo(tmp_path / "silent")
         done = run("load", "-i", tmp_path / "silent")
         assert (done.code, "the store is read-only" in done.errors) == (6, True), done.errors
-        for change in (["tag", "app:1", "app:2"], ["rmi", "app:1"], ["prune"]):
+        # With modes alone the lock can be taken, and a prune that finds nothing to delete has succeeded.
+        for change in (["tag", "app:1", "app:2"], ["rmi", "app:1"], *([["prune"]] if how == "mount" else [])):
             done = run(*change)
             assert (done.code, "E_PERMISSION" in done.errors) == (6, True), done.errors
     finally:
@@ -228,10 +229,10 @@ def _fat(kind: str, image: Path, place: Path) -> list[str]:
         return ["umount", str(place)]
     if kind == "vfat" and works("fusefat", "-o", "rw+", image, place):
         return ["fusermount", "-u", str(place)]
-    _unavailable(f"neither the kernel nor fusefat mounts {kind} here")
+    return _unavailable(f"neither the kernel nor fusefat mounts {kind} here")
 
 
-def _unavailable(reason: str) -> Any:
+def _unavailable(reason: str) -> NoReturn:
     if os.environ.get("IMGTAR_INTEROP") == "required":
         pytest.fail(f"interop is required, but {reason}", pytrace=False)
     pytest.skip(reason)
