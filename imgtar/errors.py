@@ -150,4 +150,14 @@ def local_trouble(error: OSError, doing: str) -> LocalTrouble:
             code="E_PERMISSION",
             hint="check owner and mode of that path, and whether the file system is read-only",
         )
-    return LocalTrouble(f"{reason} while {doing}{path}", hint="check the medium and the system log (dmesg)")
+    hint = _HINTS.get(error.errno or 0, "check the medium and the system log (dmesg)")
+    return LocalTrouble(f"{reason} while {doing}{path}", hint=hint)
+
+
+_HINTS = {
+    errno.EMFILE: "allow more open files (ulimit -n), or give fewer --jobs",
+    errno.ENFILE: "the whole system has too many files open: stop other programs",
+    errno.EFBIG: "no larger file is allowed there: FAT holds 4 GiB in one, or see ulimit -f",
+    errno.ENAMETOOLONG: "choose a shorter name or path",
+    errno.EXDEV: "files are moved into place, so both ends must lie in one file system: is a folder of it a mount?",
+}

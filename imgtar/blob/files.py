@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from imgtar.errors import Refused
 
-__all__ = ["FileWindow", "opened", "read_window", "same_file", "sync_directory", "write_all"]
+__all__ = [
+    "FileWindow",
+    "opened",
+    "read_into",
+    "read_small",
+    "read_window",
+    "same_file",
+    "sync_directory",
+    "write_all",
+]
 
 
 class FileWindow:
@@ -56,11 +68,40 @@ def opened(path: str, size: int, where: str) -> Iterator[FileWindow]:
         os.close(fd)
 
 
+def read_into(fd: int, target: memoryview) -> int:
+    """Fill ``target`` from a descriptor that is read in order. Whoever made a pipe may have made it non-blocking: then wait."""
+    while True:
+        try:
+            return os.readv(fd, [target])
+        except BlockingIOError:
+            _wait(fd, select.POLLIN)
+
+
+def read_small(path: str, cap: int) -> bytes:
+    """Return up to ``cap`` bytes of a regular file. Raises ``OSError``, also for what is none: a fifo would never answer."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return read_window(fd, 0, min(cap, os.fstat(fd).st_size), path)
+    finally:
+        os.close(fd)
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write every byte of ``data``."""
+    """Write every byte of ``data``, also to a pipe that its maker made non-blocking."""
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            _wait(fd, select.POLLOUT)
+
+
+def _wait(fd: int, what: int) -> None:
+    poll = select.poll()
+    poll.register(fd, what)
+    poll.poll()
 
 
 def same_file(path: str, fd: int) -> bool:
@@ -77,8 +118,6 @@ def sync_directory(path: str) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        import errno
-
         if error.errno != errno.EINVAL:
             raise
     finally:

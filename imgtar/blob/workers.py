@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 from imgtar.blob.stream import BUFFER_SIZE, Readable
+from imgtar.errors import LocalTrouble
 
 __all__ = ["Beside", "Checkpoint", "ReadAhead", "WriteBehind", "default_jobs", "each"]
 
@@ -46,8 +47,11 @@ def each(work: Callable[[_T, Checkpoint], object], items: Iterable[_T], jobs: in
             raise _StoppedError
 
     with ThreadPoolExecutor(jobs, thread_name_prefix="imgtar") as pool:
-        futures: list[Future[object]] = [pool.submit(work, item, checkpoint) for item in todo]
+        futures: list[Future[object]] = []
+        unfinished: set[Future[object]] = set()
         try:
+            for item in todo:
+                futures.append(_submit(pool, work, item, checkpoint))
             unfinished = wait(futures, return_when=FIRST_EXCEPTION).not_done
         except BaseException:
             unfinished = set(futures)
@@ -65,6 +69,29 @@ def each(work: Callable[[_T, Checkpoint], object], items: Iterable[_T], jobs: in
         raise AssertionError("workers stopped without a cause")
 
 
+def _submit(pool: ThreadPoolExecutor, work: Callable[..., _T], *arguments: object) -> Future[_T]:
+    try:
+        return pool.submit(work, *arguments)
+    except RuntimeError:
+        raise _no_thread() from None
+
+
+def _started(thread: threading.Thread) -> threading.Thread:
+    try:
+        thread.start()
+    except RuntimeError:
+        raise _no_thread() from None
+    return thread
+
+
+def _no_thread() -> LocalTrouble:
+    # Python says RuntimeError for both reasons, and not which one it was.
+    return LocalTrouble(
+        "cannot start another thread: out of memory or of processes",
+        hint="raise the limits (ulimit -u, ulimit -v) or stop other programs",
+    )
+
+
 def _go_on() -> None:
     """The checkpoint of work that nobody else can stop."""
 
@@ -74,7 +101,7 @@ class Beside(Generic[_T]):
 
     def __init__(self, work: Callable[[], _T]) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="imgtar-beside")
-        self._future = self._pool.submit(work)
+        self._future = _submit(self._pool, work)
 
     def result(self) -> _T:
         """Wait for it; return what it returned or raise what it raised."""
@@ -96,8 +123,7 @@ class ReadAhead:
         self._current: tuple[memoryview, int] | None = None
         self._taken = 0
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="imgtar-read", daemon=True)
-        self._thread.start()
+        self._thread = _started(threading.Thread(target=self._run, name="imgtar-read", daemon=True))
 
     def _run(self) -> None:
         while (view := self._free.get()) is not None:
@@ -152,8 +178,7 @@ class WriteBehind:
         self._filled = 0
         self._failure: BaseException | None = None
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="imgtar-write", daemon=True)
-        self._thread.start()
+        self._thread = _started(threading.Thread(target=self._run, name="imgtar-write", daemon=True))
 
     def _run(self) -> None:
         while (item := self._full.get()) is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from imgtar.errors import ImgtarError, LocalTrouble, UsageError
 from imgtar.events import Event, Report
 from imgtar.text import printable, shown
 
-__all__ = ["Console", "Failure", "committed", "refuse_terminal", "show_failure"]
+__all__ = ["Console", "Failure", "begin_run", "committed", "refuse_terminal", "show_failure"]
 
 PROGRESS = ("auto", "bar", "plain", "json", "none")
 
@@ -39,6 +41,11 @@ class Failure:
 _committed: list[bool] = []
 
 
+def begin_run() -> None:
+    """Forget what an earlier run in this process did."""
+    _committed.clear()
+
+
 def committed() -> bool:
     """Whether a change of the store has been made in this run."""
     return bool(_committed)
@@ -46,15 +53,33 @@ def committed() -> bool:
 
 def refuse_terminal(paths: Sequence[str]) -> None:
     """Raise :class:`UsageError` when an archive would be read from a terminal, or from nothing."""
+    if any(_is_terminal(path) for path in paths):
+        raise UsageError("refusing to read an archive from a terminal", hint="give a file, or pipe an archive in")
     if "-" not in paths:
         return
     try:
         terminal = os.isatty(0)
-        os.fstat(0)
+        closed = fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
     except OSError:
-        raise UsageError("standard input is closed", hint="give a file, or pipe an archive in") from None
+        terminal, closed = False, True
+    if closed:
+        raise UsageError("standard input is closed", hint="give a file, or pipe an archive in")
     if terminal:
         raise UsageError("refusing to read an archive from a terminal", hint="give a file, or pipe an archive in")
+
+
+def _is_terminal(path: str) -> bool:
+    """Whether a path (``/dev/stdin``, ``/dev/tty``) is a terminal: nothing would ever come, and nobody be told why."""
+    try:
+        if not stat.S_ISCHR(os.stat(path).st_mode):
+            return False
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            return os.isatty(fd)
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return False  # Whoever opens it will say what is wrong.
 
 
 def show_failure(failure: Failure, as_json: bool) -> int:

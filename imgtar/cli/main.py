@@ -16,12 +16,37 @@ _INTERRUPTED = 130
 
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
+    _fill_standard_streams()
     arguments = sys.argv[1:]
     if arguments in (["--version"], ["-V"]):
         # Answered before anything heavy is imported: scripts ask this often.
         sys.stdout.write(f"imgtar {__version__}\n")
         _leave(0)
-    _leave(run(arguments or ["--help"]))
+    try:
+        status = run(arguments or ["--help"])
+    except KeyboardInterrupt:
+        # One more, while the first was being answered or before anything had begun.
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        sys.stderr.write("imgtar: error[E_INTERRUPTED]: interrupted\n")
+        status = _INTERRUPTED
+    _leave(status)
+
+
+def _fill_standard_streams() -> None:
+    """Put something in the place of standard streams that are closed: the next file opened would take their number.
+
+    What stands in for input and output fails when it is used, so that nobody believes to have read or written.
+    """
+    for fd, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, flags)  # The lowest number that is free: those below are taken.
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - it lives as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def run(arguments: list[str]) -> int:
@@ -29,10 +54,11 @@ def run(arguments: list[str]) -> int:
     # pydantic would look through every installed package for plugins: 15 ms at each start, for nothing.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-    from imgtar.cli.console import Failure, committed, show_failure
+    from imgtar.cli.console import Failure, begin_run, committed, show_failure
     from imgtar.errors import ImgtarError, local_trouble
 
     as_json = "--json" in arguments
+    begin_run()
     try:
         # SIGTERM is an interruption like Ctrl-C: staging is cleaned, nothing is committed.
         signal.signal(signal.SIGTERM, _interrupt)
@@ -52,7 +78,8 @@ def run(arguments: list[str]) -> int:
         failure = Failure("E_INTERRUPTED", message, "", _INTERRUPTED, {})
         return show_failure(failure, as_json)
     except OSError as error:
-        return show_failure(Failure.of(local_trouble(error, "working")), as_json)
+        doing = "working, after the change to the store was made: it stays" if committed() else "working"
+        return show_failure(Failure.of(local_trouble(error, doing)), as_json)
     except MemoryError:
         failure = Failure("E_LIMIT", "out of memory", "give the process more memory, or fewer --jobs", 6, {})
         return show_failure(failure, as_json)

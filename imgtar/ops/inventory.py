@@ -9,7 +9,7 @@ from typing import Any
 from imgtar.events import Report, silent
 from imgtar.graph.listing import ListedBlob, ListedImage, Listing
 from imgtar.model.digest import Digest
-from imgtar.ops.where import opened_listing
+from imgtar.ops.where import opened_listing, refuse_to_replace
 from imgtar.store.store import Store
 from imgtar.transport.inventory_file import write_inventory
 
@@ -24,6 +24,8 @@ def make_inventory(
     Of a store that counts which was verified since it last changed; what nobody has verified yet is read now. Raises
     what opening and reading ``where`` raises.
     """
+    if target is not None:
+        refuse_to_replace(target, [where], store)
     with opened_listing(where, store, report=report) as listing:
         done = listing.without_names() if redact else listing
     if target is not None:

@@ -52,6 +52,8 @@ def load(
     nothing. Raises what the transfer raises; the store is untouched then.
     """
     jobs = jobs or default_jobs()
+    if not dry_run:
+        store.layout.check_writable()
     with opened_media(paths, report, limits) as sources:
         if not dry_run:
             with store.begin(limits) as transaction:

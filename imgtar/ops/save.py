@@ -31,7 +31,7 @@ from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS
 from imgtar.model.platform import Platform
 from imgtar.ops.recompress import recompress
-from imgtar.ops.where import opened_listing
+from imgtar.ops.where import opened_listing, refuse_to_replace
 from imgtar.ports import Source, blob_finder
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.store import Store
@@ -170,6 +170,7 @@ def _save(
 ) -> Saved:
     if isinstance(target, str) and not dry_run:
         check_target(target, options.form)
+        refuse_to_replace(target, (*options.bases, *options.receivers), store)
     source: Source = store.source(inventory)
     catalog = source.survey(Check())
     catalog = _chosen(catalog, names, options.platforms)

@@ -23,7 +23,7 @@ from imgtar.graph.resolve import resolve
 from imgtar.graph.select import Policy
 from imgtar.graph.thin import ThinRecord
 from imgtar.graph.views import requires_view
-from imgtar.graph.walk import Node, images_of, parts_of
+from imgtar.graph.walk import Node, images_of, nodes_of, parts_of
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ops.against import Place, would_load
@@ -366,6 +366,13 @@ def _image_verdicts(
         for node in images_of(root.node):
             if node.descriptor.digest in coming:
                 result.append(row(coming[node.descriptor.digest], _digests(node)))
+        for node in nodes_of(root.node):
+            # What a lost or rotten manifest stood for has no ID; it has a name, and is not good.
+            digest = node.descriptor.digest
+            if node.absent and digest not in coming and (node is root.node or digest in check.bad):
+                names = [reference.familiar for reference in root.references] or list(map(printable, root.labels[:1]))
+                ok = known_there and digest not in check.bad
+                result.append({"names": names, "image_id": None, "ok": ok})
     # Images without a node (layers that nobody has) are known by their gaps alone.
     shown = {name for row in result for name in row["names"]}
     for cut in (root for root in catalog.roots if root.cut):

@@ -21,9 +21,16 @@ from imgtar.store.store import Store
 from imgtar.text import printable, shown
 from imgtar.transport.check import Check
 from imgtar.transport.inventory_file import is_inventory, read_inventory
-from imgtar.transport.location import is_layout, open_archive
+from imgtar.transport.location import is_layout, medium_paths, open_archive
 
-__all__ = ["STORE", "opened_inventory", "opened_listing", "stock_of_archive", "stock_of_store"]
+__all__ = [
+    "STORE",
+    "opened_inventory",
+    "opened_listing",
+    "refuse_to_replace",
+    "stock_of_archive",
+    "stock_of_store",
+]
 
 STORE = "store"
 """The word for the store of this run, where no file has that name."""
@@ -65,6 +72,25 @@ def _bare(where: str) -> str:
         if where.startswith(kind) and os.path.lexists(where.removeprefix(kind)):
             return where.removeprefix(kind)
     return where
+
+
+def refuse_to_replace(target: str, inputs: Sequence[str], store: Store) -> None:
+    """Raise :class:`UsageError` when a file written to ``target`` would take the place of what is read, or of a store's file."""
+    store.refuse_as_target(target)
+    if not os.path.isfile(target) or os.path.islink(target):
+        return  # Nothing is lost there: a link is replaced, not followed.
+    for where in map(_bare, inputs):
+        if not os.path.exists(where):
+            continue  # An image of the store, standard input, or something that will not be found.
+        if os.path.isdir(where) and (is_layout(where) or os.path.isdir(os.path.join(where, "blobs"))):
+            inside = os.path.realpath(target).startswith(os.path.join(os.path.realpath(where), ""))
+        else:
+            files = medium_paths(where)[0] if os.path.isdir(where) else [where]
+            inside = any(os.path.exists(file) and os.path.samefile(file, target) for file in files)
+        if inside:
+            raise UsageError(
+                f"{shown(target)} is what would be read: writing it would destroy it", hint="write to another file"
+            )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from imgtar.blob.files import read_small
 from imgtar.errors import Refused
 from imgtar.model.digest import Digest
 from imgtar.store.rights import make_folders, new_file
@@ -79,9 +80,8 @@ class HeldCache:
 
 def _read(path: str) -> list[str]:
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read(1 << 16).split("\n")
-    except (OSError, ValueError):
+        return read_small(path, 1 << 16).decode("ascii").split("\n")
+    except (OSError, ValueError, Refused):
         return []
 
 

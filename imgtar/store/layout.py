@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from imgtar.blob.files import sync_directory, write_all
-from imgtar.errors import Refused, StoreTrouble
+from imgtar.blob.files import read_small, read_window, sync_directory, write_all
+from imgtar.errors import LocalTrouble, Refused, StoreTrouble
 from imgtar.graph.catalog import DeclaredParent, Root
 from imgtar.graph.names import names_of
 from imgtar.model import mediatype
@@ -190,24 +191,20 @@ class Layout:
         """Raise :class:`StoreTrouble` for a store that is newer than this program or not a layout."""
         self._check_version()
         try:
-            with open(self.mark_path, "rb") as file:
-                parse_layout(file.read(1 << 16), "oci-layout")
+            parse_layout(read_small(self.mark_path, 1 << 16), "oci-layout")
         except FileNotFoundError:
-            raise StoreTrouble("oci-layout is missing", where=self.path, hint="imgtar repair writes it again") from None
+            raise StoreTrouble("oci-layout is missing", where=self.path, hint=_MARK_HINT) from None
         except Refused as error:
-            raise StoreTrouble(error.message, where=self.mark_path) from None
+            raise StoreTrouble(error.message, where=self.mark_path, hint=_MARK_HINT) from None
 
     def _check_version(self) -> None:
         text = self._refuse_newer()
         if not text.isdigit():
-            raise StoreTrouble(
-                f"the version marker says {shown(text)}", where=self.path, hint="imgtar repair restores it"
-            )
+            raise StoreTrouble(f"the version marker says {shown(text)}", where=self.path, hint=_MARK_HINT)
 
     def _refuse_newer(self) -> str:
         try:
-            with open(self.version_path, "rb") as file:
-                text = file.read(20).decode("ascii", "backslashreplace").strip()
+            text = read_small(self.version_path, 20).decode("ascii", "backslashreplace").strip()
         except FileNotFoundError:
             text = str(_VERSION)  # An OCI layout made by another tool: it becomes a store when it is written to.
         if text.isdigit() and int(text) > _VERSION:
@@ -218,6 +215,29 @@ class Layout:
                 hint="use the newer imgtar that made it",
             )
         return text
+
+    def check_writable(self) -> None:
+        """Raise :class:`LocalTrouble` for a store that nothing can be written to, before hours of reading.
+
+        Only what is there is asked: a store that is yet to be made is its maker's business.
+        """
+        for folder in (self.path, self.corner, self.staging, os.path.join(self.path, "blobs", "sha256")):
+            if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+                raise LocalTrouble(
+                    "the store is read-only",
+                    code="E_PERMISSION",
+                    where=folder,
+                    hint="check owner and mode of that folder, and whether the file system is mounted read-only",
+                )
+
+    def check_one_file_system(self) -> None:
+        """Raise :class:`StoreTrouble` when blobs could not be moved from staging to their place at once."""
+        here = os.stat(self.path).st_dev
+        for folder in (os.path.join(self.path, "blobs"), os.path.join(self.path, "blobs", "sha256"), self.staging):
+            if os.stat(folder).st_dev != here:
+                raise StoreTrouble(
+                    "the folder is another file system than the rest of the store", where=folder, hint=_ONE_PLACE
+                )
 
     def stored_blobs(self) -> Iterator[tuple[Digest, int]]:
         """Every file in ``blobs/`` whose name is a digest, with its size; what else lies there is passed over."""
@@ -235,8 +255,10 @@ class Layout:
         """Return every entry. The same bytes are parsed once. Raises :class:`StoreTrouble` when ``index.json`` is missing or damaged."""
         try:
             fd = os.open(self.index_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(fd, "rb") as file:
-                raw = file.read(min(os.fstat(fd).st_size, STORE_LIMITS.document) + 1)
+            try:
+                raw = _whole(fd)
+            finally:
+                os.close(fd)
             if self._read is not None and self._read[0] == raw:
                 return list(self._read[1])  # A load reads it twice: for the plan, and again under the lock.
             entries = parse_entries(raw)
@@ -252,10 +274,8 @@ class Layout:
     def read_kept(self) -> bytes | None:
         """The kept copy of ``index.json``, ``None`` when there is none or it is damaged."""
         try:
-            fd = os.open(self.kept_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(fd, "rb") as file:
-                head, _, raw = file.read(STORE_LIMITS.document + 100).partition(b"\n")
-        except OSError:
+            head, _, raw = read_small(self.kept_path, STORE_LIMITS.document + 100).partition(b"\n")
+        except (OSError, Refused):
             return None
         return raw if head.decode("ascii", "replace") == str(Digest.of(raw)) else None
 
@@ -264,8 +284,11 @@ class Layout:
         kept = self.read_kept()
         return kept is not None and self._read is not None and self._read[0] != kept
 
-    def write_index(self, entries: Sequence[Entry]) -> None:
-        """Replace ``index.json`` atomically and durably: this is the commit point of every change."""
+    def write_index(self, entries: Sequence[Entry], committed: Callable[[], object] = lambda: None) -> None:
+        """Replace ``index.json`` atomically and durably: this is the commit point of every change.
+
+        ``committed`` is called once the new index is in place, also when what comes after that fails or is interrupted.
+        """
         if not _there(self.version_path):
             self._replace(self.version_path, f"{_VERSION}\n".encode())  # Made by another tool; from now on it is ours.
             sync_directory(self.corner)
@@ -280,8 +303,14 @@ class Layout:
         # First, so that the copy is never older than the index; what it names is there already. It is for a disk that
         # forgets, not for a crash, which cannot harm index.json: so it is not synced, and a torn one counts as none.
         self._replace(self.kept_path, str(Digest.of(raw)).encode() + b"\n" + raw, sync=False)
-        self._replace(self.index_path, raw)
-        self.sync_index()
+        try:
+            self._replace(self.index_path, raw)
+            self.sync_index()
+        except BaseException:
+            if self._is_index(raw):
+                committed()
+            raise
+        committed()
 
     def sync_index(self) -> None:
         """Make the name ``index.json`` durable: also before saying that it says already what was asked for.
@@ -289,6 +318,12 @@ class Layout:
         Whoever wrote it may have been killed, or may have failed, before this step.
         """
         sync_directory(self.path)
+
+    def _is_index(self, raw: bytes) -> bool:
+        try:
+            return read_small(self.index_path, len(raw) + 1) == raw
+        except (OSError, Refused):
+            return False
 
     def _foreign_members(self) -> dict[str, Any]:
         """What other tools wrote into ``index.json`` beside the list: it stays."""
@@ -337,4 +372,15 @@ def _there(path: str) -> bool:
     return True
 
 
+def _whole(fd: int) -> bytes:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused("E_TYPE", "it is not a regular file")
+    if status.st_size > STORE_LIMITS.document:
+        raise Refused("E_LIMIT", f"{status.st_size} bytes are more than any store needs")
+    return read_window(fd, 0, status.st_size, "index.json")
+
+
 _REPAIR = "imgtar repair rebuilds it from the copy that is kept beside it, or from the blobs"
+_ONE_PLACE = "a blob is moved into its place at one stroke, so a store lies in one file system: unmount it"
+_MARK_HINT = "imgtar repair writes it again"

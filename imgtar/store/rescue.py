@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from imgtar.blob.files import opened, sync_directory
+from imgtar.blob.files import opened, read_small, sync_directory
 from imgtar.blob.measure import Measure, measure
 from imgtar.blob.workers import Checkpoint, each
 from imgtar.errors import ImgtarError, Refused, StoreTrouble
@@ -80,15 +80,15 @@ def mend_marks(layout: Layout, *, dry_run: bool) -> list[str]:
     wrong = []
     marker, mark = layout.version_path, layout.mark_path
     try:
-        parse_layout(_content(mark), "oci-layout")
+        parse_layout(read_small(mark, 1 << 16), "oci-layout")
     except (OSError, Refused):
         wrong.append(mark)
     try:
-        if not _content(marker).strip().isdigit():
+        if not read_small(marker, 20).strip().isdigit():
             wrong.append(marker)
     except FileNotFoundError:
         pass  # A layout made by another tool has none; it gets one when it is written to.
-    except OSError:
+    except (OSError, Refused):
         wrong.append(marker)
     if not dry_run:
         for path in wrong:
@@ -96,12 +96,6 @@ def mend_marks(layout: Layout, *, dry_run: bool) -> list[str]:
                 set_aside(layout, path)
         layout.write_marks()
     return [os.path.relpath(path, layout.path) for path in wrong]
-
-
-def _content(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
-        return file.read(1 << 16)
 
 
 def mend_index(layout: Layout, *, dry_run: bool) -> tuple[Mended, list[Entry]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from imgtar.blob.files import opened
-from imgtar.errors import NotFound
+from imgtar.errors import NotFound, UsageError
 from imgtar.events import Event, Report, silent
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.library import Library
@@ -20,6 +21,7 @@ from imgtar.store.layout import STORE_LIMITS, Entry, Layout
 from imgtar.store.lock import DEFAULT_LOCK_TIMEOUT, locked
 from imgtar.store.rights import make_folders
 from imgtar.store.transaction import StoreTransaction, staging_area, sweep, tidy
+from imgtar.text import shown
 
 __all__ = ["Store"]
 
@@ -74,6 +76,7 @@ class Store:
         if self.layout.exists:
             self.layout.check()
         self.layout.prepare()
+        self.layout.check_one_file_system()
         if not self.layout.exists:
             # Two first loads at once: one makes the store, the other finds it.
             with self.holding_index():
@@ -82,6 +85,14 @@ class Store:
         # The staging area first: who may not write here need not wait to be told.
         with staging_area(self.layout) as folder, self.sharing_blobs():
             yield StoreTransaction(self.layout, self.inventory(), folder, self.report, self.lock_timeout, limits)
+
+    def refuse_as_target(self, path: str) -> None:
+        """Raise :class:`UsageError` when ``path``, a file to be written, lies in the store: it may be its index."""
+        target = os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(path))), "")
+        if self.layout.exists and target.startswith(os.path.join(os.path.realpath(self.layout.path), "")):
+            raise UsageError(
+                f"{shown(path)} lies inside the store {shown(self.layout.path)}", hint="write to another folder"
+            )
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
@@ -108,8 +119,7 @@ class Store:
             before = self.layout.read_index()
             after = tidy(list(edit(list(before))))
             if after != before:
-                self.layout.write_index(after)
-                self.report(Event("commit"))
+                self.layout.write_index(after, lambda: self.report(Event("commit")))
             else:
                 self.layout.sync_index()
 

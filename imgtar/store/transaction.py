@@ -48,7 +48,7 @@ def sweep(layout: Layout) -> None:
     for name in names:
         folder = os.path.join(layout.staging, name)
         try:
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = _open_lock(folder)
         except OSError:
             continue  # Gone meanwhile, or not a transaction's folder.
         try:
@@ -56,6 +56,13 @@ def sweep(layout: Layout) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(fd)
+
+
+def _open_lock(folder: str) -> int:
+    # A file, open for writing: NFS passes only such locks on to other hosts, and knows none on directories.
+    os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+    path = os.path.join(folder, "lock")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 @contextmanager
@@ -68,7 +75,7 @@ def staging_area(layout: Layout) -> Iterator[str]:
             folder = os.path.join(layout.staging, secrets.token_hex(8))
             os.mkdir(folder, FOLDER)
             try:
-                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fd = _open_lock(folder)
             except FileNotFoundError:
                 continue  # A sweep by another process was quicker than our lock.
             if try_flock(fd, fcntl.LOCK_EX, folder) and same_file(folder, fd):
@@ -78,10 +85,11 @@ def staging_area(layout: Layout) -> Iterator[str]:
             fd = -1
         yield folder
     finally:
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+        # Closed first: NFS keeps a file that is open, and with it the folder. Whoever sweeps meanwhile does the same.
         if fd >= 0:
             os.close(fd)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class StoreTransaction:
@@ -277,10 +285,10 @@ class StoreTransaction:
             merged = _merge(entries, plan)
             self._publish(plan.reused)
             if [entry.descriptor for entry in merged] != [entry.descriptor for entry in entries]:
-                self._layout.write_index(merged)
+                self._layout.write_index(merged, lambda: self._report(Event("commit")))
             else:
                 self._layout.sync_index()
-            self._report(Event("commit"))
+                self._report(Event("commit"))
         documents = [write.digest for write in plan.writes if write.kind in ("manifest", "index")]
         self._inventory.note_images(documents, len(merged))
         return Receipt(plan.bytes_to_write, plan.bytes_reused, len(plan.writes), len(plan.reused))
@@ -305,7 +313,7 @@ class StoreTransaction:
                 folders.add(folder)
             try:
                 os.replace(str(path), target)
-            except (IsADirectoryError, OSError) as error:
+            except OSError as error:
                 if error.errno not in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 raise StoreTrouble("a directory stands in a blob's place", where=target, hint="move it away") from None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from imgtar.blob.compression import Compression, sniff
 from imgtar.blob.decompress import decompressing
+from imgtar.blob.files import read_into
 from imgtar.blob.stream import Readable
 from imgtar.blob.tar_header import EntryKind
 from imgtar.blob.tar_names import Entry, resolve_links
@@ -48,8 +49,8 @@ class _Scan:
         """Note one entry; return whether it is a regular file that can be read."""
         if len(self._names) < 4 * _LOOK_EVERY:
             self._names.append(entry.name)
-        if len(self._names) % _LOOK_EVERY == 0:
-            self.not_another_kind()
+            if len(self._names) % _LOOK_EVERY == 0:
+                self.not_another_kind()
         if entry.problem is not None:
             self._problem = self._problem or entry.problem
         elif entry.kind is EntryKind.FILE:
@@ -179,11 +180,12 @@ class FdReader:
 
     def peek(self, count: int) -> bytes:
         """Return up to ``count`` first bytes without consuming them."""
-        head = b""
-        while len(head) < count and (piece := os.read(self._fd, count - len(head))):
-            head += piece
-        self._head = head
-        return head
+        head = bytearray(count)
+        filled = 0
+        while filled < count and (got := read_into(self._fd, memoryview(head)[filled:])):
+            filled += got
+        self._head = bytes(head[:filled])
+        return self._head
 
     def readinto(self, target: memoryview, /) -> int:
         """Fill ``target`` from the descriptor."""
@@ -192,7 +194,7 @@ class FdReader:
             target[:count] = self._head[:count]
             self._head = self._head[count:]
         else:
-            count = os.readv(self._fd, [target])
+            count = read_into(self._fd, target)
         self.size += count
         if self._hasher is not None and count:
             self._hasher.update(target[:count])

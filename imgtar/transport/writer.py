@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -354,10 +355,12 @@ def whole_file(path: str) -> Iterator[int]:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             yield fd
+            if stat.S_ISBLK(os.fstat(fd).st_mode):
+                os.fsync(fd)  # A medium written as it is; whoever sees success may pull it out.
         finally:
             os.close(fd)
         return
-    stem = os.path.join(folder, f".{os.path.basename(path)[:200]}")
+    stem = os.path.join(folder, _hidden(os.path.basename(path)))
     temporary, fd = _temporary(
         stem, path, lambda name: os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     )
@@ -430,6 +433,11 @@ def _remove_dead(stem: str) -> None:
             os.close(fd)
 
 
+def _hidden(name: str) -> str:
+    """The beginning of the name that it has until it is whole: no longer than a name may be, however long ``name`` is."""
+    return "." + os.fsencode(name)[:200].decode("utf-8", "ignore")
+
+
 def _same_file(path: str, fd: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(fd))
@@ -443,7 +451,8 @@ def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report, thin: b
     check_target(path, "oci-dir")
     folders, files = _contents(plan, "oci-dir", thin)
     report(Event("start", "saving", total=sum(file.size for file in files)))
-    temporary, lock = _temporary(target, path, _new_folder)
+    stem = os.path.join(os.path.dirname(target), _hidden(os.path.basename(target)))
+    temporary, lock = _temporary(stem, path, _new_folder)
     size = blobs = 0
     try:
         for folder in folders:

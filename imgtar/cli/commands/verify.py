@@ -64,6 +64,7 @@ def command(
     from imgtar.graph.select import Policy
     from imgtar.model.platform import parse_platforms
     from imgtar.ops.verify import Subset, verify
+    from imgtar.ops.where import refuse_to_replace
     from imgtar.transport.writer import whole_file
 
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
@@ -82,6 +83,8 @@ def command(
         parents=options.parents_policy(parents or "require"),
         require_base=require_base,
     )
+    if report_file is not None:
+        refuse_to_replace(report_file, archives or [], out.store())
     with ExitStack() as stack:
         # Opened first: a report that cannot be written is better known before hours of reading than after.
         fd = stack.enter_context(whole_file(report_file)) if report_file is not None else None
