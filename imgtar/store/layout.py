@@ -4,7 +4,7 @@
 
     oci-layout  index.json  blobs/<algorithm>/<hex>      an OCI image layout (image-spec image-layout.md)
     imgtar/version                                       "1"; a greater number is a newer imgtar's store
-    imgtar/index.lock  imgtar/blobs.lock                 see store/lock.py
+    imgtar/index.lock  imgtar/blobs.lock  imgtar/gate.lock  see store/lock.py
     imgtar/staging/<name>/                               work of a running transaction, locked while it lives
     imgtar/held/  imgtar/layers/                         a cache, see store/held.py
     imgtar/images                                        a cache, see store/images.py
@@ -122,6 +122,7 @@ class Layout:
         self.index_path = os.path.join(self.path, "index.json")
         self.index_lock = os.path.join(self.corner, "index.lock")
         self.blobs_lock = os.path.join(self.corner, "blobs.lock")
+        self.gate_lock = os.path.join(self.corner, "gate.lock")
         self.staging = os.path.join(self.corner, "staging")
         self.version_path = os.path.join(self.corner, "version")
         self.mark_path = os.path.join(self.path, "oci-layout")

@@ -15,7 +15,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from imgtar.errors import StoreTrouble
 from imgtar.events import Event, Report, silent
@@ -40,16 +40,16 @@ def locked(
 ) -> Iterator[None]:
     """Hold the lock file at ``path``. Raises :class:`StoreTrouble` (``E_LOCKED``) after ``timeout`` seconds.
 
-    ``gate`` is a folder, through which everybody goes on his way to the lock. Who has to wait stands in it, so nobody
-    overtakes him: else a stream of loads would keep a prune out for ever. A reader who may not write takes the lock on the file as it is; when there is none, nobody has ever deleted anything
-    here with an imgtar.
+    ``gate`` is another file, through which everybody goes on his way to the lock. Who has to wait stands in it, so
+    nobody overtakes him: else a stream of loads would keep a prune out for ever. A reader who may not write takes the
+    locks on the files as they are; where there are none, nobody has ever deleted anything here with an imgtar.
     """
     fd = _opened(path, shared=shared)
     if fd is None:
         yield
         return
     try:
-        with nullcontext(-1) if not gate or (shared and _sharing[path]) else _folder(gate) as queue:
+        with _open_gate(gate if not shared or not _sharing[path] else "", shared=shared) as queue:
             _acquire(fd, queue, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout, report)
         _sharing[path] += shared
         try:
@@ -93,12 +93,13 @@ def _opened(path: str, *, shared: bool) -> int | None:
 
 
 @contextmanager
-def _folder(path: str) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _open_gate(path: str, *, shared: bool) -> Iterator[int]:
+    fd = _opened(path, shared=shared) if path else None
     try:
-        yield fd
+        yield -1 if fd is None else fd
     finally:
-        os.close(fd)
+        if fd is not None:
+            os.close(fd)
 
 
 def _acquire(fd: int, queue: int, path: str, mode: int, timeout: float, report: Report) -> None:

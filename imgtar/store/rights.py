@@ -11,7 +11,7 @@ import os
 import stat
 from contextlib import suppress
 
-__all__ = ["FILE", "FOLDER", "make_folders", "new_file", "settle"]
+__all__ = ["FILE", "FOLDER", "make_folders", "new_file", "settle", "settle_folder"]
 
 FILE = 0o664
 """What the umask is taken from."""
@@ -48,6 +48,11 @@ def make_folders(path: str) -> None:
         if not os.path.isdir(path):
             raise
         return  # Another process was quicker.
+    settle_folder(path)
+
+
+def settle_folder(path: str) -> None:
+    """:func:`settle` a folder that was made just now."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         settle(fd, path)

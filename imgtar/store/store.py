@@ -47,7 +47,7 @@ class Store:
     def _blobs(self, *, shared: bool) -> AbstractContextManager[None]:
         layout = self.layout
         return locked(
-            layout.blobs_lock, shared=shared, timeout=self.lock_timeout, report=self.report, gate=layout.corner
+            layout.blobs_lock, shared=shared, timeout=self.lock_timeout, report=self.report, gate=layout.gate_lock
         )
 
     def sharing_blobs(self) -> AbstractContextManager[None]:

@@ -28,7 +28,7 @@ from imgtar.proof import prove
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import Entry, Layout
 from imgtar.store.lock import locked, try_flock
-from imgtar.store.rights import FOLDER, make_folders, new_file, settle
+from imgtar.store.rights import FILE, FOLDER, make_folders, new_file, settle_folder
 from imgtar.text import human_size
 
 __all__ = ["StoreTransaction", "staging_area", "sweep"]
@@ -62,7 +62,7 @@ def _open_lock(folder: str) -> int:
     # A file, open for writing: NFS passes only such locks on to other hosts, and knows none on directories.
     os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
     path = os.path.join(folder, "lock")
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE)
 
 
 @contextmanager
@@ -78,8 +78,8 @@ def staging_area(layout: Layout) -> Iterator[str]:
                 fd = _open_lock(folder)
             except FileNotFoundError:
                 continue  # A sweep by another process was quicker than our lock.
-            if try_flock(fd, fcntl.LOCK_EX, folder) and same_file(folder, fd):
-                settle(fd, folder)
+            if try_flock(fd, fcntl.LOCK_EX, folder) and same_file(os.path.join(folder, "lock"), fd):
+                settle_folder(folder)
                 break
             os.close(fd)
             fd = -1

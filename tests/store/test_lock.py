@@ -203,7 +203,7 @@ def crowd(folder: Path, how: str, gate: str) -> Iterator[None]:
 
 @pytest.mark.parametrize(("theirs", "ours"), [("shared", "alone"), ("alone", "shared"), ("alone", "alone")])
 def test_everybody_gets_his_turn_in_a_crowd(theirs: str, ours: str, tmp_path: Path) -> None:
-    gate = str(tmp_path)
+    gate = str(tmp_path / "gate")
     with crowd(tmp_path, theirs, gate):
         for _ in range(2):
             with locked(str(tmp_path / "lock"), shared=ours == "shared", timeout=30, gate=gate):
@@ -211,7 +211,7 @@ def test_everybody_gets_his_turn_in_a_crowd(theirs: str, ours: str, tmp_path: Pa
 
 
 def test_who_is_in_already_does_not_queue_behind_one_who_waits_for_him(tmp_path: Path) -> None:
-    lock, gate = str(tmp_path / "lock"), str(tmp_path)
+    lock, gate = str(tmp_path / "lock"), str(tmp_path / "gate")
     with (
         locked(lock, shared=True, gate=gate),
         subprocess.Popen([sys.executable, "-c", AGAIN, lock, "alone", gate], stdout=subprocess.PIPE) as process,
@@ -232,7 +232,7 @@ def test_a_reader_waits_only_so_long_for_one_who_himself_has_to_wait(
 ) -> None:
     """A prune that waits for a load of an hour must not keep everybody from looking at the store for an hour."""
     monkeypatch.setattr("imgtar.store.lock._PATIENCE", 0.5)
-    lock, gate = tmp_path / "lock", str(tmp_path)
+    lock, gate = tmp_path / "lock", str(tmp_path / "gate")
     events: list[Event] = []
     with (
         another(lock, "shared"),
