@@ -11,17 +11,17 @@ from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
 from imgtar.graph.thin import FILE_NAME, ThinRecord, parse_thin
 from imgtar.graph.v1 import V1Image
-from imgtar.graph.walk import Node, Walker, images_of
+from imgtar.graph.walk import Node, Walker, images_of, nodes_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import encode_manifest, parse_docker_manifest, pretended
+from imgtar.model.documents import digest_in_path, encode_manifest, parse_docker_manifest, pretended
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
 from imgtar.model.strictjson import parse_json
 from imgtar.text import printable
 from imgtar.transport.detect import describe_content
-from imgtar.transport.docker_view import DockerImage, draft_of, layer_descriptor, read_docker
+from imgtar.transport.docker_view import DockerImage, LayerTable, draft_of, layer_descriptor, read_docker
 from imgtar.transport.legacy_view import is_legacy, read_legacy
 from imgtar.transport.members import Members
 from imgtar.transport.oci_view import BlobTable, layout_blobs, read_dir, read_layout
@@ -171,6 +171,8 @@ class _Views:
         self._inverted = 0
         self._homes: dict[Digest | str, tuple[int, Node]] = {}
         self._named: dict[Reference, list[int]] = {}
+        self._configs: dict[int, tuple[set[Digest], bool]] = {}
+        self._slots: LayerTable = {}
         self._walker = Walker(library, limits)
 
     def merge(self, oci: Sequence[Root], docker: Sequence[DockerImage]) -> list[Root]:
@@ -238,7 +240,7 @@ class _Views:
 
     def _from_docker(self, image: DockerImage) -> Root:
         labels = tuple(reference.familiar for reference in image.references)
-        draft = draft_of(image, self._members, self._names)
+        draft = draft_of(image, self._members, self._names, self._slots)
         return _settled(Root(None, labels, image.references, image.parent, draft), self._library)
 
     def _layers(self, image: DockerImage) -> tuple[tuple[str, Descriptor | None], ...]:
@@ -262,9 +264,8 @@ class _Views:
         return place, node if nodes[place] is not None else None
 
     def _is_config(self, image: DockerImage, digest: Digest) -> bool:
-        """Whether ``digest`` is the config of ``image``."""
-        assert image.config is not None
-        return digest == image.config.digest or self._names.get(digest) == image.config_name
+        """Whether ``digest`` is the config of ``image``, if the archive holds that."""
+        return image.config is not None and self._names.get(digest) == image.config_name
 
     def _promised(self, image: DockerImage, roots: Sequence[Root]) -> bool:
         """Whether the OCI view speaks of an image whose config the archive lacks, so that it will report the gap."""
@@ -273,20 +274,27 @@ class _Views:
         )
 
     def _no_contradiction(self, image: DockerImage, roots: Sequence[Root], nodes: Sequence[Node | None]) -> None:
-        if image.config is None:
+        """Refuse one name for two images (H43), also when ``manifest.json`` only says which config it means.
+
+        The name may stand for several platforms. Where the OCI view lacks a document itself, it may be that one's.
+        """
+        said = image.config.digest if image.config is not None else digest_in_path(image.item.config)
+        if said is None:
             return
-        for place in dict.fromkeys(place for name in image.references for place in self._named.get(name, ())):
-            root, node = roots[place], nodes[place]
-            if node is None:
-                continue
-            images = [each for each in images_of(node) if each.manifest is not None]
-            known = {each.manifest.config.digest for each in images if each.manifest is not None}
-            if known and not any(self._is_config(image, digest) for digest in known) and not node.index:
-                name = next(iter(set(root.references) & set(image.references))).familiar
-                message = f"two different images under one tag: {name} is {image.config.digest} in manifest.json"
+        for name in image.references:
+            known: set[Digest] = set()
+            whole = True
+            for place in self._named.get(name, ()):
+                if place not in self._configs:
+                    self._configs[place] = _configs_below(nodes[place])
+                configs, complete = self._configs[place]
+                known |= configs
+                whole &= complete
+            if known and whole and not any(digest == said or self._is_config(image, digest) for digest in known):
+                some = ", ".join(sorted(map(str, known))[:3])
                 raise Refused(
                     "E_TYPE",
-                    f"{message} and {', '.join(map(str, known))} in index.json",
+                    f"two different images under one tag: {name.familiar} is {said} in manifest.json and {some} in index.json",
                     where=self._members.label,
                     hint="Docker and containerd would load different images from this archive: make it again",
                 )
@@ -311,6 +319,16 @@ class _Views:
         labels = root.labels or tuple(reference.familiar for reference in extra)
         parent = root.parent or image.parent
         return replace(root, labels=labels, references=(*root.references, *extra), parent=parent)
+
+
+def _configs_below(node: Node | None) -> tuple[set[Digest], bool]:
+    """Every config of the images of a root, and whether all its documents are here."""
+    if node is None:
+        return set(), True
+    every = list(nodes_of(node))
+    return {each.manifest.config.digest for each in every if each.manifest is not None}, not any(
+        each.absent for each in every
+    )
 
 
 def _one_each(roots: Sequence[Root]) -> list[Root]:
