@@ -165,6 +165,7 @@ class _Views:
         self._members = members
         self._library = library
         self._names = names
+        self._limits = limits
         self._findings = findings
         self._hybrid = hybrid
         self._digests: dict[str, Digest] = {}
@@ -204,7 +205,7 @@ class _Views:
                 nodes[place] = None
             else:
                 roots[place] = self._with_names(roots[place], image)
-        return _one_each([self._from_other_names(root) for root in roots])
+        return _one_each([self._from_other_names(root) for root in roots], self._members.label, self._limits)
 
     def _enter(self, roots: Sequence[Root], nodes: Sequence[Node | None]) -> None:
         """Note where the OCI view has each name and each config: an archive may list a thousand images."""
@@ -331,24 +332,23 @@ def _configs_below(node: Node | None) -> tuple[set[Digest], bool]:
     )
 
 
-def _one_each(roots: Sequence[Root]) -> list[Root]:
-    """Join roots of one digest: a docker archive may list one image twice."""
-    result: list[Root] = []
-    places: dict[Digest, int] = {}
-    for root in roots:
-        place = places.get(root.descriptor.digest) if root.descriptor is not None else None
-        if place is None:
-            if root.descriptor is not None:
-                places[root.descriptor.digest] = len(result)
-            result.append(root)
-        else:
-            first = result[place]
-            result[place] = replace(
-                first,
-                labels=tuple(dict.fromkeys((*first.labels, *root.labels))),
-                references=tuple(dict.fromkeys((*first.references, *root.references))),
-                parent=first.parent or root.parent,
-            )
+def _one_each(roots: Sequence[Root], where: str, limits: Limits) -> list[Root]:
+    """Join roots of one digest: a docker archive may list one image twice, or a thousand times."""
+    groups: dict[Digest | int, list[Root]] = {}
+    for place, root in enumerate(roots):
+        groups.setdefault(root.descriptor.digest if root.descriptor is not None else place, []).append(root)
+    result = []
+    for first, *others in groups.values():
+        if others:
+            every = (first, *others)
+            labels = tuple(dict.fromkeys(label for root in every for label in root.labels))
+            references = tuple(dict.fromkeys(reference for root in every for reference in root.references))
+            if len(references) > limits.names_per_image:
+                message = f"one image has {len(references)} names, the limit is {limits.names_per_image}"
+                raise Refused("E_LIMIT", message, where=where)
+            parent = next((root.parent for root in every if root.parent), None)
+            first = replace(first, labels=labels, references=references, parent=parent)
+        result.append(first)
     return result
 
 
