@@ -15,7 +15,9 @@ LAYER = random_layer(1)
 
 def listing(images: int, slots: int, tags: int = 1) -> bytes:
     """A docker archive that lists one config and one layer file again and again."""
-    config = dumps({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [LAYER.diff_id] * slots}})
+    config = dumps(
+        {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [LAYER.diff_id] * slots}}
+    )
     items = [
         {
             "Config": "c",
@@ -34,7 +36,9 @@ def forest(heads: int, depth: int, names: int = 0) -> bytes:
     tops = [f"{place + 10**6:064x}" for place in range(heads)]
     values = [{"id": one, "parent": below} for one, below in zip(chain, [*chain[1:], ""], strict=True)]
     values += [{"id": one, "parent": chain[0]} for one in tops]
-    members = [Member(f"{value['id']}/json", dumps({key: text for key, text in value.items() if text})) for value in values]
+    members = [
+        Member(f"{value['id']}/json", dumps({key: text for key, text in value.items() if text})) for value in values
+    ]
     members += [Member(f"{value['id']}/layer.tar", END) for value in values]
     tags = {str(place): tops[place % heads] for place in range(names or heads)}
     return gzip.compress(Files((*members, Member("repositories", dumps({"many": tags})))).tar(), 6, mtime=0)
