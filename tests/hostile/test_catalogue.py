@@ -24,7 +24,7 @@ def named_by(name: str) -> set[int]:
     return {row for match in _IN_A_NAME.finditer(name) for row in _span(match)}
 
 
-def tested() -> set[int]:
+def rows_of_tests() -> set[int]:
     """The rows that some test names."""
     return {
         row
@@ -54,14 +54,14 @@ def test_names_of_tests_are_read() -> None:
 
 
 def test_every_row_has_a_test_or_a_reason() -> None:
-    missing = ROWS - tested() - set(not_applicable())
+    missing = ROWS - rows_of_tests() - set(not_applicable())
     assert not missing, f"no test names {_shown(missing)}, and docs/security.md gives no reason"
 
 
 def test_no_row_has_both_and_no_row_is_invented() -> None:
-    both = tested() & set(not_applicable())
+    both = rows_of_tests() & set(not_applicable())
     assert not both, f"{_shown(both)}: docs/security.md says they do not apply, but there are tests"
-    invented = (tested() | set(not_applicable())) - ROWS
+    invented = (rows_of_tests() | set(not_applicable())) - ROWS
     assert not invented, f"there are no rows {_shown(invented)}"
 
 

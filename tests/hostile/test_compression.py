@@ -125,7 +125,8 @@ def test_h94_a_layer_compressed_twice_makes_no_plain_layer(world: World, form: s
     for command in ("verify", "load"):
         done = world.run(command, files.tar(), form, "--json")
         assert done.status == 5, done
-        assert "[E_DIFFID]" in done.errors, done
+        # Two blobs are wrong here. Which of them a load meets first depends on the form; verify tells both.
+        assert "[E_DIFFID]" in done.errors or (command == "load" and "[E_SIZE]" in done.errors), done
     assert world.snapshot() == before
 
 
