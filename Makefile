@@ -7,7 +7,7 @@ JOBS   ?= 2
 EXAMPLES ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check interop campaigns explore bench bench-quick bench-store format clean
+.PHONY: help demo test check interop hostile campaigns explore bench bench-quick bench-store format clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,6 +37,9 @@ check: $(VENV)/.tests  ## ruff, mypy and the tests
 
 interop: $(VENV)/.tests  ## Exchange archives with Docker, podman, skopeo, containerd, umoci, buildah (needs them, and root)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m interop --durations 8
+
+hostile: $(VENV)/.tests  ## Every hostile input to every command in every form (about 15 minutes)
+	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/hostile
 
 campaign-%: $(VENV)/.tests
 	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/campaigns/test_$*.py

@@ -16,7 +16,7 @@ from imgtar.graph.walk import Node, Walker, images_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import encode_manifest
+from imgtar.model.documents import digest_in_path, encode_manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable
 
@@ -159,8 +159,7 @@ def _libraries(catalogs: Sequence[Catalog], held: Inventory) -> list[Library]:
 
 def lost_digest(root: Root) -> Digest | None:
     """The image ID in the path of a config that is not in its archive."""
-    stem = root.lost_config.rpartition("/")[2].removesuffix(".json").removeprefix("sha256:")
-    return Digest("sha256", stem) if len(stem) == 64 and not set(stem) - set("0123456789abcdef") else None
+    return digest_in_path(root.lost_config)
 
 
 def _with_config(root: Root, catalogs: Sequence[Catalog], held: Inventory, library: Library) -> Root | None:

@@ -16,9 +16,19 @@ from imgtar.model.documents import parse_config
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable
 
-__all__ = ["complete_chains", "draft_of_chain"]
+__all__ = ["check_height", "complete_chains", "draft_of_chain"]
 
 _LONGEST_WAY = 100
+
+
+def check_height(tops: Iterable[Step], limits: Limits) -> None:
+    """Refuse chains that are too long together: many images may share one chain, but each gets all layers of it."""
+    height = 0
+    for top in tops:
+        height += top.height
+        if height > limits.descriptors:
+            message = f"the parent chains have more than {limits.descriptors} layers in all"
+            raise Refused("E_LIMIT", message, where=top.image.label)
 
 
 def draft_of_chain(top: Step, limits: Limits = DEFAULT_LIMITS) -> tuple[Draft, bytes]:
@@ -53,6 +63,7 @@ def complete_chains(
         image = table.find(root.v1_id)
         assert image is not None
         tops[root.v1_id] = chains.up_to(image)
+    check_height(tops.values(), limits)
     inside_whole = _inside(top for top in tops.values() if top.whole)
     inside_cut = _inside(top for top in tops.values() if not top.whole)
     gaps = _Gaps()

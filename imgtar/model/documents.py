@@ -29,6 +29,7 @@ __all__ = [
     "ImageConfig",
     "Index",
     "Manifest",
+    "digest_in_path",
     "encode_manifest",
     "parse_config",
     "parse_docker_manifest",
@@ -202,6 +203,7 @@ def parse_docker_manifest(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS
     if len(value) > limits.images:
         raise Refused("E_LIMIT", f"lists {len(value)} images, the limit is {limits.images}", where=what)
     items = []
+    slots = 0
     for entry in value:
         if not isinstance(entry, dict):
             raise Refused("E_JSON", "has an entry that is not an object", where=what)
@@ -212,9 +214,22 @@ def parse_docker_manifest(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS
             raise Refused("E_LIMIT", f"gives one image {len(shape.repo_tags)} tags", where=what)
         if len(shape.layers) > limits.layers_per_image:
             raise Refused("E_LIMIT", f"gives one image {len(shape.layers)} layers", where=what)
+        slots += len(shape.layers)
+        if slots > limits.descriptors:
+            # Each becomes a descriptor, however few files there are.
+            raise Refused("E_LIMIT", f"lists more than {limits.descriptors} layers in all", where=what)
         sources = {key: source.value(what, limits) for key, source in shape.layer_sources.items()}
         items.append(DockerItem(shape.config, tuple(shape.repo_tags), tuple(shape.layers), shape.parent, sources))
     return tuple(items)
+
+
+def digest_in_path(path: str) -> Digest | None:
+    """The digest that the path of a config in ``manifest.json`` names, if it does.
+
+    It is written ``blobs/sha256/<hex>``, ``<hex>.json`` or ``sha256:<hex>``.
+    """
+    stem = path.rpartition("/")[2].removesuffix(".json").removeprefix("sha256:")
+    return Digest("sha256", stem) if len(stem) == 64 and not set(stem) - set("0123456789abcdef") else None
 
 
 def parse_layout(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> None:

@@ -24,7 +24,8 @@ from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ports import Blob, Dock
 from imgtar.text import shown
 from imgtar.transport.detect import describe_head, is_tar_head, looks_like_other
-from imgtar.transport.interpret import Interpretation, describe_entry, interpret
+from imgtar.transport.entry import describe_entry
+from imgtar.transport.interpret import Interpretation, interpret
 from imgtar.transport.members import DirectoryMembers, Members, PassedMembers, TarMembers, claimed_digest
 
 __all__ = ["DirectorySource", "StreamSource", "TarSource"]

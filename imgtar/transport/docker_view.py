@@ -12,13 +12,20 @@ from imgtar.graph.finding import Finding
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import DockerItem, ImageConfig, parse_config, parse_docker_manifest, parse_repositories
+from imgtar.model.documents import (
+    DockerItem,
+    ImageConfig,
+    digest_in_path,
+    parse_config,
+    parse_docker_manifest,
+    parse_repositories,
+)
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
 from imgtar.text import shown
 from imgtar.transport.members import Members
 
-__all__ = ["DockerImage", "draft_of", "layer_descriptor", "locate", "read_docker"]
+__all__ = ["DockerImage", "LayerTable", "draft_of", "layer_descriptor", "locate", "read_docker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +122,14 @@ def locate(path: str, members: Members, where: str, *, layer: bool = False) -> s
 
 def _check_config_name(name: str, actual: Digest, where: str) -> None:
     # The image ID is computed, never believed; a name that claims another one is refused (CVE-2014-9358).
-    stem = posixpath.basename(name).removesuffix(".json").removeprefix("sha256:")
-    if len(stem) == 64 and not set(stem) - set("0123456789abcdef") and stem != actual.encoded:
+    claimed = digest_in_path(name)
+    if claimed is not None and claimed.encoded != actual.encoded:
         raise Refused(
             "E_DIGEST",
-            f"digest mismatch: expected sha256:{stem}, actual {actual}",
+            f"digest mismatch: expected {claimed}, actual {actual}",
             where=where,
             hint="the config is damaged or was changed: make the archive again, or copy it again from its source",
-            details={"expected": f"sha256:{stem}", "actual": str(actual)},
+            details={"expected": str(claimed), "actual": str(actual)},
         )
 
 
@@ -156,15 +163,21 @@ def layer_descriptor(members: Members, name: str, diff_id: Digest | None) -> Des
     return Descriptor(mediatype.layer_media_type(measured.compression), measured.digest, size)
 
 
-def draft_of(image: DockerImage, members: Members, names: dict[Digest, str]) -> Draft:
-    """Make the draft of an image whose config is here, entering its layers into ``names``."""
+LayerTable = dict[tuple[str, Digest], Descriptor]
+"""Layers by file and diff ID, as they were described: a thousand images may list one file a thousand times each."""
+
+
+def draft_of(image: DockerImage, members: Members, names: dict[Digest, str], known: LayerTable) -> Draft:
+    """Make the draft of an image whose config is here, entering its layers into ``names`` and ``known``."""
     assert image.config is not None
     assert image.parsed is not None
     slots = []
     for path, name, diff_id in zip(image.item.layers, image.layer_names, image.parsed.diff_ids, strict=True):
         layer = None
         if name is not None:
-            layer = layer_descriptor(members, name, diff_id)
-            names.setdefault(layer.digest, name)
+            layer = known.get((name, diff_id))
+            if layer is None:
+                layer = known[name, diff_id] = layer_descriptor(members, name, diff_id)
+                names.setdefault(layer.digest, name)
         slots.append(Slot(diff_id, layer, f"{members.label}: {path}"))
     return Draft(image.config, image.parsed, tuple(slots))

@@ -11,22 +11,20 @@ from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
 from imgtar.graph.thin import FILE_NAME, ThinRecord, parse_thin
 from imgtar.graph.v1 import V1Image
-from imgtar.graph.walk import Node, Walker, images_of
+from imgtar.graph.walk import Node, Walker, images_of, nodes_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import encode_manifest, parse_docker_manifest, pretended
+from imgtar.model.documents import digest_in_path, encode_manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
-from imgtar.model.strictjson import parse_json
-from imgtar.text import printable
 from imgtar.transport.detect import describe_content
-from imgtar.transport.docker_view import DockerImage, draft_of, layer_descriptor, read_docker
+from imgtar.transport.docker_view import DockerImage, LayerTable, draft_of, layer_descriptor, read_docker
 from imgtar.transport.legacy_view import is_legacy, read_legacy
 from imgtar.transport.members import Members
 from imgtar.transport.oci_view import BlobTable, layout_blobs, read_dir, read_layout
 
-__all__ = ["Interpretation", "describe_entry", "interpret"]
+__all__ = ["Interpretation", "interpret"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +163,15 @@ class _Views:
         self._members = members
         self._library = library
         self._names = names
+        self._limits = limits
         self._findings = findings
         self._hybrid = hybrid
         self._digests: dict[str, Digest] = {}
         self._inverted = 0
         self._homes: dict[Digest | str, tuple[int, Node]] = {}
         self._named: dict[Reference, list[int]] = {}
+        self._configs: dict[int, tuple[set[Digest], bool]] = {}
+        self._slots: LayerTable = {}
         self._walker = Walker(library, limits)
 
     def merge(self, oci: Sequence[Root], docker: Sequence[DockerImage]) -> list[Root]:
@@ -202,7 +203,7 @@ class _Views:
                 nodes[place] = None
             else:
                 roots[place] = self._with_names(roots[place], image)
-        return _one_each([self._from_other_names(root) for root in roots])
+        return _one_each([self._from_other_names(root) for root in roots], self._members.label, self._limits)
 
     def _enter(self, roots: Sequence[Root], nodes: Sequence[Node | None]) -> None:
         """Note where the OCI view has each name and each config: an archive may list a thousand images."""
@@ -238,7 +239,7 @@ class _Views:
 
     def _from_docker(self, image: DockerImage) -> Root:
         labels = tuple(reference.familiar for reference in image.references)
-        draft = draft_of(image, self._members, self._names)
+        draft = draft_of(image, self._members, self._names, self._slots)
         return _settled(Root(None, labels, image.references, image.parent, draft), self._library)
 
     def _layers(self, image: DockerImage) -> tuple[tuple[str, Descriptor | None], ...]:
@@ -262,9 +263,8 @@ class _Views:
         return place, node if nodes[place] is not None else None
 
     def _is_config(self, image: DockerImage, digest: Digest) -> bool:
-        """Whether ``digest`` is the config of ``image``."""
-        assert image.config is not None
-        return digest == image.config.digest or self._names.get(digest) == image.config_name
+        """Whether ``digest`` is the config of ``image``, if the archive holds that."""
+        return image.config is not None and self._names.get(digest) == image.config_name
 
     def _promised(self, image: DockerImage, roots: Sequence[Root]) -> bool:
         """Whether the OCI view speaks of an image whose config the archive lacks, so that it will report the gap."""
@@ -273,20 +273,27 @@ class _Views:
         )
 
     def _no_contradiction(self, image: DockerImage, roots: Sequence[Root], nodes: Sequence[Node | None]) -> None:
-        if image.config is None:
+        """Refuse one name for two images (H43), also when ``manifest.json`` only says which config it means.
+
+        The name may stand for several platforms. Where the OCI view lacks a document itself, it may be that one's.
+        """
+        said = image.config.digest if image.config is not None else digest_in_path(image.item.config)
+        if said is None:
             return
-        for place in dict.fromkeys(place for name in image.references for place in self._named.get(name, ())):
-            root, node = roots[place], nodes[place]
-            if node is None:
-                continue
-            images = [each for each in images_of(node) if each.manifest is not None]
-            known = {each.manifest.config.digest for each in images if each.manifest is not None}
-            if known and not any(self._is_config(image, digest) for digest in known) and not node.index:
-                name = next(iter(set(root.references) & set(image.references))).familiar
-                message = f"two different images under one tag: {name} is {image.config.digest} in manifest.json"
+        for name in image.references:
+            known: set[Digest] = set()
+            whole = True
+            for place in self._named.get(name, ()):
+                if place not in self._configs:
+                    self._configs[place] = _configs_below(nodes[place])
+                configs, complete = self._configs[place]
+                known |= configs
+                whole &= complete
+            if known and whole and not any(digest == said or self._is_config(image, digest) for digest in known):
+                some = ", ".join(sorted(map(str, known))[:3])
                 raise Refused(
                     "E_TYPE",
-                    f"{message} and {', '.join(map(str, known))} in index.json",
+                    f"two different images under one tag: {name.familiar} is {said} in manifest.json and {some} in index.json",
                     where=self._members.label,
                     hint="Docker and containerd would load different images from this archive: make it again",
                 )
@@ -313,87 +320,31 @@ class _Views:
         return replace(root, labels=labels, references=(*root.references, *extra), parent=parent)
 
 
-def _one_each(roots: Sequence[Root]) -> list[Root]:
-    """Join roots of one digest: a docker archive may list one image twice."""
-    result: list[Root] = []
-    places: dict[Digest, int] = {}
-    for root in roots:
-        place = places.get(root.descriptor.digest) if root.descriptor is not None else None
-        if place is None:
-            if root.descriptor is not None:
-                places[root.descriptor.digest] = len(result)
-            result.append(root)
-        else:
-            first = result[place]
-            result[place] = replace(
-                first,
-                labels=tuple(dict.fromkeys((*first.labels, *root.labels))),
-                references=tuple(dict.fromkeys((*first.references, *root.references))),
-                parent=first.parent or root.parent,
-            )
+def _configs_below(node: Node | None) -> tuple[set[Digest], bool]:
+    """Every config of the images of a root, and whether all its documents are here."""
+    if node is None:
+        return set(), True
+    every = list(nodes_of(node))
+    return {each.manifest.config.digest for each in every if each.manifest is not None}, not any(
+        each.absent for each in every
+    )
+
+
+def _one_each(roots: Sequence[Root], where: str, limits: Limits) -> list[Root]:
+    """Join roots of one digest: a docker archive may list one image twice, or a thousand times."""
+    groups: dict[Digest | int, list[Root]] = {}
+    for place, root in enumerate(roots):
+        groups.setdefault(root.descriptor.digest if root.descriptor is not None else place, []).append(root)
+    result = []
+    for first, *others in groups.values():
+        if others:
+            every = (first, *others)
+            labels = tuple(dict.fromkeys(label for root in every for label in root.labels))
+            references = tuple(dict.fromkeys(reference for root in every for reference in root.references))
+            if len(references) > limits.names_per_image:
+                message = f"one image has {len(references)} names, the limit is {limits.names_per_image}"
+                raise Refused("E_LIMIT", message, where=where)
+            parent = next((root.parent for root in every if root.parent), None)
+            first = replace(first, labels=labels, references=references, parent=parent)
+        result.append(first)
     return result
-
-
-def describe_entry(members: Members, entry: str, limits: Limits = DEFAULT_LIMITS) -> str | None:
-    """Say which part of which image the member ``entry`` is ("layer 3 of app:1"), as far as the documents are here.
-
-    For messages about damage only: whatever cannot be read makes the answer ``None``.
-    """
-    try:
-        return (
-            _in_docker_view(members, entry, limits)
-            or _in_oci_view(members, entry, limits)
-            or _in_v1_chain(members, entry)
-        )
-    except Refused:
-        return None
-
-
-def _in_docker_view(members: Members, entry: str, limits: Limits) -> str | None:
-    if "manifest.json" not in members.files:
-        return None
-    where = f"{members.label}: manifest.json"
-    for item in parse_docker_manifest(members.read("manifest.json", limits.document), where, limits):
-        for position, path in enumerate(item.layers, 1):
-            if path.removeprefix("./") == entry:
-                name = Reference.parse(item.repo_tags[0]).familiar if item.repo_tags else item.config
-                return f"layer {position} of {printable(name)}"
-    return None
-
-
-def _in_oci_view(members: Members, entry: str, limits: Limits) -> str | None:
-    names = layout_blobs(members)
-    library = Library([BlobTable(members, names).fetch], limits)
-    walker = Walker(library, limits)
-    roots = read_layout(members, limits)[0] if "index.json" in members.files else []
-    if not roots:
-        # index.json stands last in archives by Docker and containerd; the manifest itself may have come before.
-        for digest, name in names.items():
-            if members.files[name] <= _SMALL_MANIFEST:
-                raw = members.read(name, _SMALL_MANIFEST)
-                if pretended(raw) == mediatype.IMAGE_MANIFEST:
-                    roots.append(Root(Descriptor(mediatype.IMAGE_MANIFEST, digest, len(raw))))
-    for root in roots:
-        for node in images_of(walker.grow(root.descriptor)) if root.descriptor else ():
-            for position, layer in enumerate(node.manifest.layers if node.manifest else (), 1):
-                if f"blobs/{layer.digest.path}" == entry:
-                    return f"layer {position} of {printable(root.title)}"
-    return None
-
-
-_SMALL_MANIFEST = 64 << 10
-
-
-def _in_v1_chain(members: Members, entry: str) -> str | None:
-    """Docker 1.10-24 writes ``manifest.json`` last, but each layer's parent beside the layer."""
-    identity, _, rest = entry.partition("/")
-    position = 0
-    while rest == "layer.tar" and f"{identity}/json" in members.files and position < DEFAULT_LIMITS.layers_per_image:
-        position += 1
-        value = parse_json(members.read(f"{identity}/json", _SMALL_MANIFEST), entry)
-        parent = value.get("parent") if isinstance(value, dict) else None
-        if not isinstance(parent, str):
-            return f"layer {position} of an image that is named in the part that is missing"
-        identity = parent
-    # The chain goes down through layers that come later in the file: their number is not known here.
-    return "a layer of an image that is named in the part that is missing" if position else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from imgtar.errors import Refused
 from imgtar.graph.catalog import Root
-from imgtar.graph.chains import draft_of_chain
+from imgtar.graph.chains import check_height, draft_of_chain
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
 from imgtar.graph.v1 import Chains, V1Image, parse_v1
@@ -60,6 +60,8 @@ def read_legacy(members: Members, library: Library, limits: Limits = DEFAULT_LIM
             bare[match[1]] = parse_v1(match[1], members.label, members.read(name, limits.config), limits)
     tags, findings = _tags(members, bare, limits)
     heads = sorted({*tags, *(set(bare) - {image.parent for image in bare.values()})})
+    if len(heads) > limits.images:
+        raise Refused("E_LIMIT", f"has {len(heads)} images, the limit is {limits.images}", where=members.label)
     _check_chains(bare, heads, limits)
     names: dict[Digest, str] = {}
     images = {identity: _with_layer(image, members, names) for identity, image in bare.items()}
@@ -75,17 +77,13 @@ def read_legacy(members: Members, library: Library, limits: Limits = DEFAULT_LIM
             library.add(draft.config.digest, raw)
             root = replace(root, draft=draft)
         roots.append(root)
-    if (cut := sum(1 for root in roots if root.cut)) > limits.images:
-        message = f"the parent chains of {cut} images are cut, the limit is {limits.images}"
-        raise Refused("E_LIMIT", message, where=members.label)
     return LegacyView(roots, images, names, findings)
 
 
 def _check_chains(images: dict[str, V1Image], heads: list[str], limits: Limits) -> None:
-    """Refuse what goes in circles before any layer is read."""
+    """Refuse what goes in circles, or is too much, before any layer is read."""
     chains = Chains(images.get, limits)
-    for identity in heads:
-        chains.up_to(images[identity])
+    check_height((chains.up_to(images[identity]) for identity in heads), limits)
     for identity in sorted(images):
         if identity not in chains:
             # Nobody's child and nobody's parent at once cannot be: these go round in a circle that nothing leads into.
@@ -122,5 +120,9 @@ def _tags(
                 raise Refused(
                     "E_GRAPH", f"{shown(f'{repository}:{tag}')} names the unknown ID {shown(identity)}", where=where
                 )
-            tags.setdefault(identity, []).append(Reference.parse(f"{repository}:{tag}"))
+            names = tags.setdefault(identity, [])
+            names.append(Reference.parse(f"{repository}:{tag}"))
+            if len(names) > limits.names_per_image:
+                message = f"one image has more than {limits.names_per_image} names"
+                raise Refused("E_LIMIT", message, where=where)
     return tags, []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import random
 import shutil
 import tempfile
 import unicodedata
@@ -34,6 +35,15 @@ RUNS = (
     ("inspect", "pipe"),
 )
 """Commands (``plan`` is ``load --dry-run``) and forms in which an archive is given to them."""
+
+EVERY = tuple(
+    (command, form)
+    for command in ("load", "plan", "verify", "inspect")
+    for form in ("file", "pipe", "gzip", "zstd", "gzip-pipe", "zstd-pipe")
+)
+"""All of them. The long form (``make hostile``) runs all, the quick one as many as :data:`RUNS`, others for each test."""
+
+LONG = os.environ.get("IMGTAR_CAMPAIGN") == "long"
 
 FEW = (("load", "file"), ("load", "pipe"), ("verify", "pipe"), ("inspect", "file"))
 """One of each kind."""
@@ -77,9 +87,9 @@ def pristine(sandbox: Sandbox, quick: Path) -> Path:
 
 
 @pytest.fixture
-def world(sandbox: Sandbox, pristine: Path, quick: Path) -> Iterator[World]:
+def world(sandbox: Sandbox, pristine: Path, quick: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     with tempfile.TemporaryDirectory(dir=quick) as folder:
-        yield World(sandbox, pristine, Path(folder))
+        yield World(sandbox, pristine, Path(folder), request.node.nodeid)
 
 
 @pytest.fixture
@@ -97,8 +107,9 @@ def assert_accepted(world: World) -> Callable[..., None]:
 class World:
     """A store with one image, a canary tree around it, and a place for the archives."""
 
-    def __init__(self, sandbox: Sandbox, pristine: Path, folder: Path) -> None:
+    def __init__(self, sandbox: Sandbox, pristine: Path, folder: Path, test: str = "") -> None:
         self._sandbox = sandbox
+        self._test = test
         self.outside = folder / "world"
         self.store = self.outside / "store"
         self.incoming = folder / "incoming"
@@ -139,15 +150,26 @@ class World:
         return done
 
     def _given(self, data: bytes, form: str) -> tuple[str, bytes | None]:
-        if form == "pipe":
-            return "-", data
-        if form == "gzip":
+        if form.startswith("gzip"):
             data = gzip.compress(data, 1, mtime=0)
-        elif form == "zstd":
+        elif form.startswith("zstd"):
             data = zstandard.ZstdCompressor(level=1).compress(data)
+        if form.endswith("pipe"):
+            return "-", data
         target = self.incoming / f"archive.{form}"
         target.write_bytes(data)
         return str(target), None
+
+    def _runs(self, runs: Sequence[tuple[str, str]], forms: Sequence[str] | None) -> list[tuple[str, str]]:
+        """The runs of a test. Where it leaves the choice to us, its name draws the lots, so that all have their turn."""
+        wanted = [run for run in runs if forms is None or run[1] in forms]
+        if runs is not RUNS and not (LONG and runs is FEW):
+            return wanted
+        every = [run for run in EVERY if forms is None or run[1] in forms]
+        first = [run for run in every if run == ("load", "file")]
+        rest = [run for run in every if run not in first]
+        count = len(rest) if LONG else len(wanted) - len(first)
+        return [*first, *random.Random(self._test).sample(rest, min(count, len(rest)))]
 
     # -- verdicts
 
@@ -170,11 +192,8 @@ class World:
         """
         before = self.snapshot()
         if isinstance(what, Path):
-            forms = ("directory",)
             runs = [(command, "directory") for command in dict.fromkeys(command for command, _ in runs)]
-        for command, form in runs:
-            if forms is not None and form not in forms:
-                continue
+        for command, form in runs if isinstance(what, Path) else self._runs(runs, forms):
             blind = unseen(command, form) if callable(unseen) else command in unseen
             extra = options if command != "inspect" else ()
             done = self.run(command, what, form, "--json", *extra)
@@ -212,9 +231,7 @@ class World:
         if isinstance(what, Path):
             runs = [(command, "directory") for command in dict.fromkeys(command for command, _ in runs)]
         last: Run | None = None
-        for command, form in runs:
-            if forms is not None and form not in forms:
-                continue
+        for command, form in runs if isinstance(what, Path) else self._runs(runs, forms):
             store = self.outside.parent / f"store-{command}-{form}"
             done = self.run(command, what, form, "--json", store=store if command != "verify" else None)
             said = f"{command} of a {form}: {done}"
@@ -249,7 +266,7 @@ class World:
         """
         if isinstance(what, Path):
             runs = [(command, "directory") for command in dict.fromkeys(command for command, _ in runs)]
-        for command, form in runs:
+        for command, form in runs if isinstance(what, Path) else self._runs(runs, None):
             outside, before = _tree(self.outside, without=self.store), _contents(self.store)
             done = self.run(command, what, form, *options)
             said = f"{command} of a {form}: {done}"
@@ -344,4 +361,4 @@ def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str
     return None
 
 
-__all__ = ["CANARY", "FEW", "KEPT", "LOOKS", "PLAIN", "RUNS", "World"]
+__all__ = ["CANARY", "EVERY", "FEW", "KEPT", "LONG", "LOOKS", "PLAIN", "RUNS", "World"]

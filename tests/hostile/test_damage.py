@@ -176,6 +176,16 @@ def test_h82_moved_and_lost_blocks_are_refused_or_harmless(
             assert_refused_or_harmless(path, family, damaged, change.__name__)
 
 
+@pytest.mark.parametrize("family", HASHED)
+def test_h85_parts_joined_in_another_order_are_refused(assert_refused: Assert, family: str) -> None:
+    # imgtar does not split files: whoever did, and put the parts together wrongly, has a damaged archive.
+    data = archive(family)
+    third = len(data) // 3 + 100
+    first, second, last = data[:third], data[third : 2 * third], data[2 * third :]
+    codes = ("E_HEADER", "E_TRUNC", "E_TRAILING", "E_TYPE", "E_DIGEST", "E_DIFFID", "E_DUP", "E_LINK")
+    assert_refused(first + last + second, codes, forms=["file", "pipe"])
+
+
 @pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
 def test_h83_a_hole_of_zeros_in_a_layer_is_refused(assert_refused: Assert, compression: str | None) -> None:
     image = make_image("holed:1", layers=[random_layer(1), random_layer(2, compression, size=32 << 10)])

@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders import rawtar
 from tests.builders.images import Member, blob_name, docker_files, make_image, oci_files, random_layer
-from tests.hostile.conftest import LOOKS, World
+from tests.hostile.conftest import LONG, LOOKS, World
 
 Assert = Callable[..., None]
 
@@ -160,9 +160,12 @@ def test_h34_a_directory_swapped_for_a_link_while_it_is_read_leads_nowhere(world
         (trap / name).write_bytes(world.canary.read_bytes())
     before = world.snapshot()
     stop = threading.Event()
+    rounds = 0
 
     def swap() -> None:
+        nonlocal rounds
         while not stop.is_set():
+            rounds += 1
             blobs.rename(aside)
             blobs.symlink_to(world.outside / "inner")
             blobs.unlink()
@@ -171,12 +174,13 @@ def test_h34_a_directory_swapped_for_a_link_while_it_is_read_leads_nowhere(world
     thread = threading.Thread(target=swap)
     thread.start()
     try:
-        for _ in range(15):
+        for _ in range(300 if LONG else 15):
             for command in ("verify", *LOOKS):
                 assert world.run(command, top, "directory").status in (0, 3, 4, 5, 6)
     finally:
         stop.set()
         thread.join()
+    assert rounds > (10_000 if LONG else 300)
     assert world.snapshot() == before
 
 

@@ -17,6 +17,7 @@ from tests.builders.images import (
     make_index,
     oci_files,
 )
+from tests.builders.rawtar import END, entry
 from tests.hostile.conftest import KEPT, PLAIN, World
 
 Assert = Callable[..., None]
@@ -180,3 +181,14 @@ def test_h178_one_name_for_an_index_and_an_image_is_refused(assert_refused: Asse
 def test_h178_one_bare_tag_under_two_names_is_two_names(assert_accepted: Assert) -> None:
     images = [IMAGE.named("one:1"), OTHER.named("two:1")]
     assert_accepted(hybrid_files(images).tar(), names=["one:1", "two:1"], forms=PLAIN)
+
+
+@pytest.mark.parametrize("evil", [b"a\x1b[2Jb", b"a\x9bb", b"a\rLoaded image: safe:1", "a\u202eb".encode()])
+def test_h170_escapes_reach_no_terminal_through_an_error(world: World, evil: bytes) -> None:
+    # The oracle checks every run for clean text; here the name must be shown all the same.
+    data = docker_files([IMAGE]).tar(end=b"") + entry(evil + b"/../x", b"x") + END
+    for command in ("load", "verify", "inspect"):
+        done = world.run(command, data, "file")
+        assert done.status == 5, done
+        assert "[E_PATH]" in done.errors, done
+        assert "/../x" in done.errors, done
