@@ -18,7 +18,7 @@ from typing import Any
 
 import zstandard
 
-__all__ = ["Meaning", "changes", "members", "plain", "sha256", "stored_images"]
+__all__ = ["Meaning", "changes", "compact", "members", "plain", "sha256", "stored_images"]
 
 Meaning = tuple[tuple[tuple[str, ...], str, str | None, str | None, tuple[tuple[str, str], ...]], ...]
 """Images, sorted: names, image ID, manifest digest, platform, and each layer's digest and diff ID."""
@@ -29,6 +29,11 @@ _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.d
 def sha256(data: bytes) -> str:
     """The digest of ``data``."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def compact(value: Any) -> bytes:
+    """A document as one line without spaces."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def plain(data: bytes) -> bytes:
