@@ -92,9 +92,9 @@ def _images(store: Path, entry: dict[str, Any], *, must: bool) -> Iterator[tuple
         and "container.image" not in document["config"]["mediaType"]
     ):
         return  # An artifact: its layers are files.
-    diff_ids = json.loads(config)["rootfs"].get("diff_ids") or []
     if any("in-toto" in layer["mediaType"] for layer in document.get("layers") or ()):
         return  # An attestation dressed as an image.
+    diff_ids = json.loads(config)["rootfs"].get("diff_ids") or []
     assert [sha256(plain(layer)) for layer in layers if layer is not None] == diff_ids, "layers are not their diff IDs"
     yield sha256(config), tuple(diff_ids)
 
