@@ -53,7 +53,7 @@ def mutant(seed: bytes, others: list[bytes], chance: random.Random) -> bytes:
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_promise_of_a_target_holds_for_its_seeds_and_changes_of_them(campaign: Campaign, name: str) -> None:
     seeds, target, chance = SEEDS[name](), TARGETS[name], campaign.random(name)
-    number = campaign.pick(200, 5_000) if name in COSTLY else campaign.pick(1_500, 30_000)
+    number = campaign.pick(120, 5_000) if name in COSTLY else campaign.pick(800, 30_000)
     for data in [*seeds, b"", *(mutant(chance.choice(seeds), seeds, chance) for _ in range(number))]:
         campaign.count("inputs")
         try:

@@ -103,7 +103,7 @@ def _plain(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("family", mutants.BASES)
 def test_a_changed_archive_is_refused_or_true(campaign: Campaign, folder: Path, family: str) -> None:
-    for number in range(campaign.pick(12, 1500)):
+    for number in range(campaign.pick(10, 1500)):
         _, data, done = mutants.mutant(campaign.random(f"{family} {number}"), [family])
         try:
             check(campaign, folder, data)
@@ -112,7 +112,7 @@ def test_a_changed_archive_is_refused_or_true(campaign: Campaign, folder: Path, 
             raise
 
 
-@settings(max_examples=1500 if LONG else 40)
+@settings(max_examples=1500 if LONG else 25)
 @seed(int(os.environ.get("IMGTAR_SEED", "1")))
 @given(data=st.data())
 def _documents(campaign: Campaign, folder: Path, data: st.DataObject) -> None:
