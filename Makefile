@@ -7,7 +7,7 @@ JOBS   ?= 2
 EXAMPLES ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check interop hostile campaigns explore bench bench-quick bench-store format clean
+.PHONY: help demo test check interop hostile campaigns campaign-fuzz explore bench bench-quick bench-store format clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,6 +43,10 @@ hostile: $(VENV)/.tests  ## Every hostile input to every command in every form (
 
 campaign-%: $(VENV)/.tests
 	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/campaigns/test_$*.py
+
+campaign-fuzz: $(VENV)/.tests
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/campaigns/test_fuzz.py
 
 campaigns: $(VENV)/.tests  ## Every long campaign, one after the other (hours); campaign-NAME runs one, IMGTAR_SEED=N other cases
 	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/campaigns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -15,6 +16,8 @@ from imgtar.errors import LocalTrouble
 __all__ = ["Beside", "Checkpoint", "ReadAhead", "WriteBehind", "default_jobs", "each"]
 
 _T = TypeVar("_T")
+_PATIENCE = 0.2
+"""Seconds that the end of a read is waited for: one from a file takes less, one from a silent pipe has no end."""
 
 
 def default_jobs() -> int:
@@ -123,9 +126,21 @@ class ReadAhead:
         self._current: tuple[memoryview, int] | None = None
         self._taken = 0
         self._failure: BaseException | None = None
+        self._ending = threading.Lock()
+        self._ended = False
+        self._then: Callable[[], object] | None = None
         self._thread = _started(threading.Thread(target=self._run, name="imgtar-read", daemon=True))
 
     def _run(self) -> None:
+        try:
+            self._read()
+        finally:
+            with self._ending:
+                self._ended = True
+            if self._then is not None:
+                self._then()
+
+    def _read(self) -> None:
         while (view := self._free.get()) is not None:
             try:
                 count = self._source.readinto(view)
@@ -157,9 +172,22 @@ class ReadAhead:
             self._current = None
         return size
 
-    def close(self) -> None:
-        """Stop reading ahead. The thread ends after the read it is in."""
+    def close(self, then: Callable[[], object]) -> None:
+        """Stop reading ahead, and do ``then`` (close the source) once nobody reads from it any more.
+
+        A descriptor that was closed under a reader could be another file's by the time it is read. A read that waits
+        for a silent pipe is not waited for: it may take for ever. Then the thread closes the source when it ends.
+        """
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._free.get_nowait()
         self._free.put(None)
+        self._thread.join(_PATIENCE)
+        with self._ending:
+            if not self._ended:
+                self._then = then
+                return
+        then()
 
 
 class WriteBehind:

@@ -155,12 +155,16 @@ def _platform_key(descriptor: Descriptor) -> str:
 
 
 def platform_of(node: Node) -> Platform | None:
-    """The platform of an image: what its descriptor says, else its config (Docker leaves it out of ``index.json``)."""
-    if node.descriptor.platform is not None and node.descriptor.platform.architecture:
-        return node.descriptor.platform
+    """The platform of an image: what its descriptor says, else its config (Docker leaves it out of ``index.json``).
+
+    A descriptor that names only half of it counts when there is no config to ask.
+    """
+    said = node.descriptor.platform
+    if said is not None and said.architecture and said.os:
+        return said
     if node.config is not None and (node.config.platform.os or node.config.platform.architecture):
         return node.config.platform
-    return None
+    return said if said is not None and said.architecture else None
 
 
 def images_of(node: Node) -> Iterator[Node]:

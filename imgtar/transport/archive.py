@@ -248,10 +248,11 @@ class StreamSource(_Archive):
 
     def close(self) -> None:
         """See :class:`imgtar.ports.Source`."""
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
-        self._on_close()
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close(self._on_close)
+        else:
+            self._on_close()
 
 
 class _TarHead:

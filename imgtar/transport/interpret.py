@@ -18,6 +18,7 @@ from imgtar.model.digest import Digest
 from imgtar.model.documents import digest_in_path, encode_manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
+from imgtar.text import shown
 from imgtar.transport.detect import describe_content
 from imgtar.transport.docker_view import DockerImage, LayerTable, draft_of, layer_descriptor, read_docker
 from imgtar.transport.legacy_view import is_legacy, read_legacy
@@ -190,6 +191,8 @@ class _Views:
                         Root(None, labels, image.references, image.parent, None, image.item.config, self._layers(image))
                     )
                     nodes.append(None)
+                elif place is None and self._whole(image, roots, nodes):
+                    self._warn("E_MISSING", self._title(image), self._lost(image.item.config))
                 continue
             if place is None:
                 if self._hybrid and roots:
@@ -202,6 +205,8 @@ class _Views:
                 roots[place] = replace(self._from_docker(image), labels=roots[place].labels)
                 nodes[place] = None
             else:
+                for path in self._lost_layers(image, node):
+                    self._warn("E_MISSING", self._title(image), self._lost(path))
                 roots[place] = self._with_names(roots[place], image)
         return _one_each([self._from_other_names(root) for root in roots], self._members.label, self._limits)
 
@@ -271,6 +276,33 @@ class _Views:
         return any(set(image.references) & set(root.references) for root in roots) or (
             not image.references and bool(roots)
         )
+
+    def _whole(self, image: DockerImage, roots: Sequence[Root], nodes: Sequence[Node | None]) -> bool:
+        """Whether the OCI view has all of what it says under the names of ``image``, as one image.
+
+        Of an index some platforms may be absent on purpose, and ``manifest.json`` may speak of one of those.
+        """
+        meant = [
+            node
+            for root, node in zip(roots, nodes, strict=True)
+            if not image.references or set(image.references) & set(root.references)
+        ]
+        return all(
+            node is not None
+            and node.manifest is not None
+            and all(each.digest in self._names for each in (node.manifest.config, *node.manifest.layers))
+            for node in meant
+        )
+
+    def _lost_layers(self, image: DockerImage, node: Node | None) -> list[str]:
+        """The files that ``manifest.json`` names for layers, and that are not there though the layers are."""
+        if node is None or node.manifest is None:
+            return []
+        places = zip(image.item.layers, image.layer_names, node.manifest.layers, strict=False)
+        return [path for path, name, layer in places if path and name is None and layer.digest in self._names]
+
+    def _lost(self, path: str) -> str:
+        return f"manifest.json names {shown(path)}, which is not there; index.json is whole and is believed"
 
     def _no_contradiction(self, image: DockerImage, roots: Sequence[Root], nodes: Sequence[Node | None]) -> None:
         """Refuse one name for two images (H43), also when ``manifest.json`` only says which config it means.

@@ -247,6 +247,33 @@ def test_names_of_both_views_are_joined(imgtar: Imgtar) -> None:
     assert set(imgtar.names()) == {"app:1", "extra:1"}
 
 
+@pytest.mark.parametrize("key", ["os", "architecture"])
+def test_half_a_platform_in_the_index_is_made_whole_by_the_config(key: str, imgtar: Imgtar) -> None:
+    """A bit flipped in the key ``os`` made an image of the platform ``/amd64``: found by the campaign on flips."""
+
+    def spoil(index: Any) -> None:
+        del index["manifests"][0]["platform"][key]
+
+    imgtar.load(hybrid_files([APP]).edited("index.json", spoil).tar()).ok()
+    assert imgtar.images()[0]["platform"] == "linux/amd64"
+
+
+@pytest.mark.parametrize("key", ["Config", "Layers"])
+def test_a_hybrid_whose_docker_view_lost_a_file_loads_with_a_warning(key: str, imgtar: Imgtar) -> None:
+    """A bit flipped in a path of ``manifest.json`` went unseen: found by the campaign on flips."""
+
+    def spoil(items: Any) -> None:
+        place = items[0][key]
+        wrong = (place if isinstance(place, str) else place[0]).replace("blobs/", "clobs/")
+        items[0][key] = wrong if isinstance(place, str) else [wrong, *place[1:]]
+
+    files = hybrid_files([APP]).edited("manifest.json", spoil)
+    done = imgtar.load(files.tar(), "--json").ok()
+    assert imgtar.names() == {"app:1": APP.image_id}
+    assert [(found["code"], found["severity"]) for found in done.json()["findings"]] == [("E_MISSING", "warning")]
+    assert "clobs/" in done.json()["findings"][0]["message"]
+
+
 def test_a_sparse_hybrid_loads_the_platform_that_is_there(imgtar: Imgtar) -> None:
     index = make_index(APP, sparse=[make_image((), seed=9, platform="linux/arm64")])
     item = hybrid_files([APP])["manifest.json"]
