@@ -57,7 +57,7 @@ def command(
     from imgtar.graph.select import Policy
     from imgtar.model.platform import parse_platforms
     from imgtar.ops.verify import verify
-    from imgtar.transport.writer import whole_file
+    from imgtar.transport.target import whole_file
 
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
     refuse_terminal(archives or [])
