@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -316,9 +317,16 @@ def write_tar(
 def check_target(path: str, form: Form) -> None:
     """Raise now what writing to ``path`` would raise at the end of the work: :class:`NotFound`, :class:`UsageError`."""
     target = os.path.abspath(path)
-    if os.path.isfile(os.path.dirname(target)):
+    try:
+        mode = os.stat(os.path.dirname(target)).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = 0
+    except OSError as error:
+        # Not "it is not there": the disk, or the permissions, do not let us know.
+        raise local_trouble(error, f"looking at the folder of {shown(path)}") from None
+    if stat.S_ISREG(mode):
         raise LocalTrouble(f"{shown(os.path.dirname(path))} is a file, not a folder", hint="give another path")
-    if not os.path.isdir(os.path.dirname(target)):
+    if not stat.S_ISDIR(mode):
         raise NotFound(f"the folder of {shown(path)} is not there", hint="make it first, or check the mount")
     if form != "oci-dir":
         if os.path.isdir(path):
