@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from imgtar.cli import options
-from imgtar.cli.console import Console, console, refuse_terminal
+from imgtar.cli.console import Console, console, refuse_terminal, tell
 from imgtar.errors import UsageError
 from imgtar.text import human_size, plural, printable
 
@@ -131,13 +131,11 @@ def _show_place(out: Console, place: Any) -> None:
 
 
 def _show_findings(done: Any) -> None:
-    import sys
-
     said = ""
     for finding in done.findings:
         text = printable(f"{finding.subject}: {finding.message}", limit=None)
-        sys.stderr.write(f"imgtar: {finding.severity}[{finding.code}]: {text}\n")
+        tell(f"imgtar: {finding.severity}[{finding.code}]: {text}\n")
         # Ten layers of one base want one and the same next step: it is said once.
         if finding.hint and finding.hint != said:
-            sys.stderr.write(f"hint: {printable(finding.hint, limit=None)}\n")
+            tell(f"hint: {printable(finding.hint, limit=None)}\n")
         said = finding.hint
