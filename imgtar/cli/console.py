@@ -16,7 +16,7 @@ from imgtar.errors import ImgtarError, LocalTrouble, UsageError
 from imgtar.events import Event, Report
 from imgtar.text import printable, shown
 
-__all__ = ["Console", "Failure", "begin_run", "committed", "refuse_terminal", "show_failure"]
+__all__ = ["Console", "Failure", "begin_run", "committed", "refuse_terminal", "show_failure", "tell"]
 
 PROGRESS = ("auto", "bar", "plain", "json", "none")
 
@@ -49,6 +49,15 @@ def begin_run() -> None:
 def committed() -> bool:
     """Whether a change of the store has been made in this run."""
     return bool(_committed)
+
+
+def tell(text: str) -> None:
+    """Write to standard error. When that cannot be (a full disk, a closed pipe) the exit status must say enough."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        pass  # A log that is full must not turn a load that is done into a failure, nor a failure into a traceback.
 
 
 def refuse_terminal(paths: Sequence[str]) -> None:
@@ -85,9 +94,9 @@ def _is_terminal(path: str) -> bool:
 def show_failure(failure: Failure, as_json: bool) -> int:
     """Print the failure for people on stderr, and for scripts as one document on stdout; return the exit status."""
     text = printable(failure.message, keep_newlines=True, limit=None)
-    sys.stderr.write(f"imgtar: error[{failure.code}]: {text}\n")
+    tell(f"imgtar: error[{failure.code}]: {text}\n")
     if failure.hint:
-        sys.stderr.write(f"hint: {printable(failure.hint, limit=None)}\n")
+        tell(f"hint: {printable(failure.hint, limit=None)}\n")
     if as_json:
         body = {
             "code": failure.code,
@@ -100,7 +109,7 @@ def show_failure(failure: Failure, as_json: bool) -> int:
             write_document("imgtar.error/1", {"error": body})
             sys.stdout.flush()
         except OSError as error:
-            sys.stderr.write(f"imgtar: error[E_IO]: cannot write to standard output: {error.strerror}\n")
+            tell(f"imgtar: error[E_IO]: cannot write to standard output: {error.strerror}\n")
     return failure.exit_code
 
 
@@ -122,11 +131,11 @@ class Console:
     def note(self, text: str) -> None:
         """Say something that is neither result nor error."""
         if not self.quiet:
-            sys.stderr.write(f"{printable(text, keep_newlines=True, limit=None)}\n")
+            tell(f"{printable(text, keep_newlines=True, limit=None)}\n")
 
     def warn(self, text: str) -> None:
         """Say what must be known, however quiet the run is to be."""
-        sys.stderr.write(f"{printable(text, keep_newlines=True, limit=None)}\n")
+        tell(f"{printable(text, keep_newlines=True, limit=None)}\n")
 
     def line(self, text: str = "") -> None:
         """Write one line of the result."""

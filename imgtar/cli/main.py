@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from imgtar import __version__
@@ -86,7 +87,8 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: a bug keeps its traceback, scripts get their document
         import traceback
 
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         hint = "this is a bug in imgtar: please report it with the lines above"
         return show_failure(Failure("E_UNFORESEEN", f"{type(error).__name__}: {error}", hint, 1, {}), as_json)
 
@@ -139,8 +141,12 @@ def _leave(status: int) -> NoReturn:
         # What was done is done; but a result that nobody got must not look like success (H247).
         if status == 0:
             status = 6
-            sys.stderr.write(f"imgtar: error[E_IO]: cannot write to standard output: {error.strerror}\n")
+            with suppress(OSError):
+                sys.stderr.write(f"imgtar: error[E_IO]: cannot write to standard output: {error.strerror}\n")
         # Python would try to flush once more at exit and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.stderr.flush()
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # As above; there is nobody to tell.
     sys.exit(status)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from imgtar.cli.console import tell
 from imgtar.events import Event, silent
 from imgtar.text import human_size, printable
 
@@ -83,13 +84,11 @@ class _Line:
             text = f"{counter.text} [{bar}] {human_size(counter.done)} of {human_size(counter.total)}"
         else:
             text = f"{counter.text or 'reading'} {human_size(counter.done)}"
-        sys.stderr.write(f"\r{printable(text)}\x1b[K")
-        sys.stderr.flush()
+        tell(f"\r{printable(text)}\x1b[K")
 
     @staticmethod
     def _erase() -> None:
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+        tell("\r\x1b[K")
 
     def clear(self) -> None:
         with self._counter.mutex:
@@ -121,10 +120,10 @@ class _Plain:
             if self._json:
                 self._write({"event": event.kind, "phase": counter.text, "done": counter.done, "total": counter.total})
             elif event.kind == "start":
-                sys.stderr.write(f"{printable(counter.text)}\n")
+                tell(f"{printable(counter.text)}\n")
             elif event.kind == "advance":
-                sys.stderr.write(f"{printable(counter.text)}: {tenth * 10} % ({human_size(counter.done)})\n")
+                tell(f"{printable(counter.text)}: {tenth * 10} % ({human_size(counter.done)})\n")
 
     @staticmethod
     def _write(body: dict[str, object]) -> None:
-        sys.stderr.write(json.dumps(body) + "\n")
+        tell(json.dumps(body) + "\n")

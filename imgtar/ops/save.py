@@ -37,13 +37,13 @@ from imgtar.store.inventory import StoreInventory
 from imgtar.store.store import Store
 from imgtar.text import human_size, printable, shown
 from imgtar.transport.check import Check
+from imgtar.transport.target import whole_file
 from imgtar.transport.writer import (
     Form,
     Written,
     check_target,
     docker_images,
     docker_plan,
-    whole_file,
     write_directory,
     write_tar,
 )

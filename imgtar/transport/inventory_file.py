@@ -12,7 +12,7 @@ from imgtar.errors import Refused, local_trouble
 from imgtar.graph.listing import SCHEMA, Listing, parse_listing
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable
-from imgtar.transport.writer import whole_file
+from imgtar.transport.target import whole_file
 
 __all__ = ["is_inventory", "read_inventory", "write_inventory"]
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import re
-import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from imgtar.blob.compress import compressing
 from imgtar.blob.compression import Compression
-from imgtar.blob.files import same_file, sync_directory, write_all
+from imgtar.blob.files import sync_directory, write_all
 from imgtar.blob.measure import buffer
 from imgtar.blob.tar_writer import TarWriter
 from imgtar.blob.workers import WriteBehind
@@ -31,6 +27,7 @@ from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference
 from imgtar.ports import Blob
 from imgtar.text import shown
+from imgtar.transport.target import hidden, new_folder, temporary_beside
 
 __all__ = [
     "Form",
@@ -38,7 +35,6 @@ __all__ = [
     "check_target",
     "docker_images",
     "docker_plan",
-    "whole_file",
     "write_directory",
     "write_tar",
 ]
@@ -321,9 +317,16 @@ def write_tar(
 def check_target(path: str, form: Form) -> None:
     """Raise now what writing to ``path`` would raise at the end of the work: :class:`NotFound`, :class:`UsageError`."""
     target = os.path.abspath(path)
-    if os.path.isfile(os.path.dirname(target)):
+    try:
+        mode = os.stat(os.path.dirname(target)).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = 0
+    except OSError as error:
+        # Not "it is not there": the disk, or the permissions, do not let us know.
+        raise local_trouble(error, f"looking at the folder of {shown(path)}") from None
+    if stat.S_ISREG(mode):
         raise LocalTrouble(f"{shown(os.path.dirname(path))} is a file, not a folder", hint="give another path")
-    if not os.path.isdir(os.path.dirname(target)):
+    if not stat.S_ISDIR(mode):
         raise NotFound(f"the folder of {shown(path)} is not there", hint="make it first, or check the mount")
     if form != "oci-dir":
         if os.path.isdir(path):
@@ -336,123 +339,14 @@ def check_target(path: str, form: Form) -> None:
         )
 
 
-@contextmanager
-def whole_file(path: str) -> Iterator[int]:
-    """A file that appears whole or not at all: a temporary name beside it, fsync, rename, fsync of the directory.
-
-    A symbolic link is replaced, not followed. What is no regular file (a device, a fifo), or is the file that standard
-    output or error already is (``/dev/stdout``), is written to as it is.
-    """
-    if os.path.islink(path):
-        existing = next((fd for fd in (1, 2) if _same_file(path, fd)), None)
-        if existing is not None:
-            yield existing
-            return
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path):
-        raise UsageError(f"{shown(path)} is a directory", hint="give a file name")
-    if os.path.exists(path) and not os.path.isfile(path):
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            yield fd
-            if stat.S_ISBLK(os.fstat(fd).st_mode):
-                os.fsync(fd)  # A medium written as it is; whoever sees success may pull it out.
-        finally:
-            os.close(fd)
-        return
-    stem = os.path.join(folder, _hidden(os.path.basename(path)))
-    temporary, fd = _temporary(
-        stem, path, lambda name: os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    )
-    try:
-        yield fd
-        os.fsync(fd)
-        os.replace(temporary, path)
-        sync_directory(folder)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    finally:
-        os.close(fd)  # Not before the rename: with it goes the lock.
-
-
-def _temporary(stem: str, path: str, make: Callable[[str], int]) -> tuple[str, int]:
-    """A new name beside the target and a descriptor of what ``make`` made there, locked while it is open.
-
-    What runs for the same target left when they were killed is removed first: nobody holds the lock of that.
-    """
-    _remove_dead(stem)
-    while True:
-        temporary = f"{stem}.{secrets.token_hex(4)}.part"
-        try:
-            fd = make(temporary)
-        except FileNotFoundError:
-            if os.path.isdir(os.path.dirname(temporary)):
-                continue  # Another process took it for a dead one's before it could be locked.
-            raise NotFound(
-                f"the folder of {shown(path)} is not there", hint="make it first, or check the mount"
-            ) from None
-        except OSError as error:
-            raise local_trouble(error, f"creating {shown(path)}") from None
-        with suppress(OSError):  # Where there are no locks nobody can take it for dead either.
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        try:
-            if same_file(temporary, fd):
-                return temporary, fd
-        except OSError as error:
-            os.close(fd)
-            with suppress(OSError):
-                (os.rmdir if make is _new_folder else os.unlink)(temporary)
-            raise local_trouble(error, f"creating {shown(path)}") from None
-        os.close(fd)
-
-
-def _remove_dead(stem: str) -> None:
-    folder, beginning = os.path.split(stem)
-    pattern = re.compile(re.escape(beginning) + r"\.[0-9a-f]{8}\.part")
-    try:
-        names = [name for name in os.listdir(folder) if pattern.fullmatch(name)]
-    except OSError:
-        return  # It may be written to, but not listed.
-    for name in names:
-        dead = os.path.join(folder, name)
-        try:
-            fd = os.open(dead, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.isdir(dead):
-                shutil.rmtree(dead, ignore_errors=True)
-            else:
-                os.unlink(dead)
-        except OSError:
-            continue  # It lives.
-        finally:
-            os.close(fd)
-
-
-def _hidden(name: str) -> str:
-    """The beginning of the name that it has until it is whole: no longer than a name may be, however long ``name`` is."""
-    return "." + os.fsencode(name)[:200].decode("utf-8", "ignore")
-
-
-def _same_file(path: str, fd: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(fd))
-    except OSError:
-        return False
-
-
 def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report, thin: bytes | None = None) -> Written:
     """Write an OCI layout directory that appears whole or not at all. Raises :class:`UsageError` when it exists."""
     target = os.path.abspath(path)
     check_target(path, "oci-dir")
     folders, files = _contents(plan, "oci-dir", thin)
     report(Event("start", "saving", total=sum(file.size for file in files)))
-    stem = os.path.join(os.path.dirname(target), _hidden(os.path.basename(target)))
-    temporary, lock = _temporary(stem, path, _new_folder)
+    stem = os.path.join(os.path.dirname(target), hidden(os.path.basename(target)))
+    temporary, lock = temporary_beside(stem, path, new_folder)
     size = blobs = 0
     try:
         for folder in folders:
@@ -483,11 +377,6 @@ def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report, thin: b
         os.close(lock)
     report(Event("end"))
     return Written(size, None, blobs)
-
-
-def _new_folder(path: str) -> int:
-    os.mkdir(path)
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _writer(fd: int) -> Callable[[memoryview], object]:

@@ -588,3 +588,17 @@ def test_nothing_is_written_outside_the_store_and_the_target(
     imgtar("inspect", archive).ok()
     after = {path for path in tmp_path.rglob("*") if imgtar.store not in path.parents}
     assert {path.name for path in after - before} == {"out.tar", "report.json", "store"}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize(("archive", "status"), [("good.tar", 0), ("bad.tar", 5)])
+def test_h214_a_standard_error_that_is_full_changes_no_exit_status(
+    archive: str, status: int, imgtar: Imgtar, tmp_path: Path
+) -> None:
+    (tmp_path / "good.tar").write_bytes(docker_archive([make_image("app:1", 1, seed=1)]))
+    (tmp_path / "bad.tar").write_bytes(b"no archive" * 1000)
+    command = [sys.executable, "-m", "imgtar", "--store", str(imgtar.store), "load", "-i", str(tmp_path / archive)]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, timeout=60)
+    assert done.returncode == status
+    assert (b"Loaded image: app:1" in done.stdout) == (status == 0)

@@ -384,3 +384,23 @@ def test_long_names_and_big_archives_are_read_by_everybody(imgtar: Imgtar) -> No
     data = imgtar("save", name).ok().out
     found = members(data)
     assert found["blobs/" + image.layers[1].digest.replace(":", "/")] == image.layers[1].blob
+
+
+def test_h214_a_folder_that_the_disk_cannot_look_at_is_local_trouble_and_not_absent(
+    filled: Imgtar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    real = os.stat
+
+    def refusing(path: object, *arguments: object, **options: object) -> os.stat_result:
+        if str(path) == str(tmp_path / "bad"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path, *arguments, **options)  # type: ignore[arg-type]
+
+    (tmp_path / "bad").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refusing)
+        done = filled("save", "-o", tmp_path / "bad" / "a.tar", "app:1")
+    assert done.code == 6, done.errors
+    assert list((tmp_path / "bad").iterdir()) == []

@@ -65,7 +65,7 @@ def command(
     from imgtar.model.platform import parse_platforms
     from imgtar.ops.verify import Subset, verify
     from imgtar.ops.where import refuse_to_replace
-    from imgtar.transport.writer import whole_file
+    from imgtar.transport.target import whole_file
 
     out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
     refuse_terminal(archives or [])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import Any
 
+from imgtar.cli.console import tell
 from imgtar.text import printable
 
 __all__ = ["show_findings"]
@@ -16,8 +16,8 @@ def show_findings(findings: Iterable[Any]) -> None:
     said = ""
     for finding in findings:
         text = printable(f"{finding.subject}: {finding.message}", limit=None)
-        sys.stderr.write(f"imgtar: {finding.severity}[{finding.code}]: {text}\n")
+        tell(f"imgtar: {finding.severity}[{finding.code}]: {text}\n")
         # Ten layers of one base want one and the same next step: it is said once.
         if finding.hint and finding.hint != said:
-            sys.stderr.write(f"hint: {printable(finding.hint, limit=None)}\n")
+            tell(f"hint: {printable(finding.hint, limit=None)}\n")
         said = finding.hint

@@ -1,0 +1,133 @@
+"""Files and folders that appear whole or not at all: made under a temporary name beside the target, then renamed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from imgtar.blob.files import same_file, sync_directory
+from imgtar.errors import NotFound, UsageError, local_trouble
+from imgtar.text import shown
+
+__all__ = ["hidden", "new_folder", "temporary_beside", "whole_file"]
+
+
+@contextmanager
+def whole_file(path: str) -> Iterator[int]:
+    """A file that appears whole or not at all: a temporary name beside it, fsync, rename, fsync of the directory.
+
+    A symbolic link is replaced, not followed. What is no regular file (a device, a fifo), or is the file that standard
+    output or error already is (``/dev/stdout``), is written to as it is.
+    """
+    if os.path.islink(path):
+        existing = next((fd for fd in (1, 2) if _same_file(path, fd)), None)
+        if existing is not None:
+            yield existing
+            return
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        raise UsageError(f"{shown(path)} is a directory", hint="give a file name")
+    if os.path.exists(path) and not os.path.isfile(path):
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            yield fd
+            if stat.S_ISBLK(os.fstat(fd).st_mode):
+                os.fsync(fd)  # A medium written as it is; whoever sees success may pull it out.
+        finally:
+            os.close(fd)
+        return
+    stem = os.path.join(folder, hidden(os.path.basename(path)))
+    temporary, fd = temporary_beside(
+        stem, path, lambda name: os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    )
+    try:
+        yield fd
+        os.fsync(fd)
+        os.replace(temporary, path)
+        sync_directory(folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)  # Not before the rename: with it goes the lock.
+
+
+def hidden(name: str) -> str:
+    """The beginning of the name that it has until it is whole: no longer than a name may be, however long ``name`` is."""
+    return "." + os.fsencode(name)[:200].decode("utf-8", "ignore")
+
+
+def temporary_beside(stem: str, path: str, make: Callable[[str], int]) -> tuple[str, int]:
+    """A new name beside the target and a descriptor of what ``make`` made there, locked while it is open.
+
+    What runs for the same target left when they were killed is removed first: nobody holds the lock of that.
+    """
+    _remove_dead(stem)
+    while True:
+        temporary = f"{stem}.{secrets.token_hex(4)}.part"
+        try:
+            fd = make(temporary)
+        except FileNotFoundError:
+            if os.path.isdir(os.path.dirname(temporary)):
+                continue  # Another process took it for a dead one's before it could be locked.
+            raise NotFound(
+                f"the folder of {shown(path)} is not there", hint="make it first, or check the mount"
+            ) from None
+        except OSError as error:
+            raise local_trouble(error, f"creating {shown(path)}") from None
+        with suppress(OSError):  # Where there are no locks nobody can take it for dead either.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            if same_file(temporary, fd):
+                return temporary, fd
+        except OSError as error:
+            os.close(fd)
+            with suppress(OSError):
+                (os.rmdir if make is new_folder else os.unlink)(temporary)
+            raise local_trouble(error, f"creating {shown(path)}") from None
+        os.close(fd)
+
+
+def _remove_dead(stem: str) -> None:
+    folder, beginning = os.path.split(stem)
+    pattern = re.compile(re.escape(beginning) + r"\.[0-9a-f]{8}\.part")
+    try:
+        names = [name for name in os.listdir(folder) if pattern.fullmatch(name)]
+    except OSError:
+        return  # It may be written to, but not listed.
+    for name in names:
+        dead = os.path.join(folder, name)
+        try:
+            fd = os.open(dead, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.isdir(dead):
+                shutil.rmtree(dead, ignore_errors=True)
+            else:
+                os.unlink(dead)
+        except OSError:
+            continue  # It lives.
+        finally:
+            os.close(fd)
+
+
+def _same_file(path: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except OSError:
+        return False
+
+
+def new_folder(path: str) -> int:
+    """Make a folder and open it."""
+    os.mkdir(path)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
