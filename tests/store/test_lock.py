@@ -322,12 +322,14 @@ def test_nothing_is_deleted_while_somebody_reads(command: list[str], filled: Img
 
 
 @pytest.mark.parametrize(
-    "command", [["save", "app:1"], ["verify"], ["inspect", "app:1"], ["images"], ["tag", "app:1", "app:2"]]
+    "command",
+    ["save app:1", "verify", "inspect app:1", "images", "history app:1", "deps", "inventory", "tag app:1 app:2"],
 )
-def test_whoever_reads_waits_for_a_deletion(command: list[str], filled: Imgtar) -> None:
-    with another(filled.store / "imgtar" / "blobs.lock", "alone"):
-        done = filled(*command, "--lock-timeout", "0.05")
+def test_whoever_reads_waits_for_a_deletion_and_says_so(command: str, filled: Imgtar) -> None:
+    with another(filled.store / "imgtar" / "blobs.lock", "alone") as process:
+        done = filled(*command.split(), "--lock-timeout", "0.05")
     assert done.code == 7
+    assert f"waiting for process {process.pid} (" in done.errors
     assert "E_LOCKED" in done.errors
 
 
