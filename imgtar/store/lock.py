@@ -129,20 +129,25 @@ def _holder(fd: int) -> str:
     """Who holds the lock on an open file, as far as the kernel tells: nothing of other hosts and containers."""
     status = os.fstat(fd)
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    pids = []
+    pids = _pids(file) or _pids(file)  # The list is read in pieces, between which it changes.
+    if not pids:
+        return "another process"
+    others = f" and {len(pids) - 1} more" if len(pids) > 1 else ""
+    return f"process {pids[0]}{_command(pids[0])}{others}"
+
+
+def _pids(file: str) -> list[str]:
+    found: dict[str, None] = {}
     try:
         with open("/proc/locks", encoding="ascii", errors="replace") as lines:
             for line in lines:
                 # 1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF        who waits has an arrow before the kind
                 words = line.split()
                 if words[1:2] == ["FLOCK"] and words[5:6] == [file] and words[4].isdigit() and words[4] != "0":
-                    pids.append(words[4])
+                    found[words[4]] = None
     except OSError:
         pass  # No /proc here.
-    if not pids:
-        return "another process"
-    others = f" and {len(pids) - 1} more" if len(pids) > 1 else ""
-    return f"process {pids[0]}{_command(pids[0])}{others}"
+    return list(found)
 
 
 def _command(pid: str) -> str:

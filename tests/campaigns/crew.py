@@ -60,7 +60,7 @@ class Crew:
         )
 
     def together(
-        self, commands: Iterable[Sequence[object]], *, delays: Sequence[float] = (), seconds: float = 60
+        self, commands: Iterable[Sequence[object]], *, delays: Sequence[float] = (), seconds: float = 240
     ) -> list[Run]:
         """Run command lines at the same time, each after its delay; none may take longer than ``seconds``."""
         lines = [[str(word) for word in command] for command in commands]
@@ -82,7 +82,7 @@ class Crew:
         """Run one command line as another user; ``feed`` is opened as standard input first."""
         words = [str(word) for word in arguments]
         job = {"command": words, "user": [uid, gid], "umask": umask, "cwd": str(cwd), "feed": str(feed or os.devnull)}
-        (answer,) = self._ask([job], 60)
+        (answer,) = self._ask([job], 240)
         out, err = ((self.folder / f"{kind}0").read_text("utf-8") for kind in ("out", "err"))
         return Run(tuple(words), answer["status"], out, err, answer["seconds"])
 

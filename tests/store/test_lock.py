@@ -123,15 +123,16 @@ def test_h230_a_holder_on_another_host_or_in_another_container_is_another_proces
 
 
 def test_h231_who_waits_for_several_is_told_how_many(tmp_path: Path) -> None:
-    with (
-        another(tmp_path / "lock", "shared") as first,
-        another(tmp_path / "lock", "shared") as second,
-        pytest.raises(StoreTrouble) as caught,
-        locked(str(tmp_path / "lock"), shared=False, timeout=0.05),
-    ):
-        pass
-    assert any(f"process {one.pid} (" in caught.value.message for one in (first, second))
-    assert "and 1 more" in caught.value.message
+    lock = tmp_path / "lock"
+    messages = []
+    with another(lock, "shared") as first, another(lock, "shared") as second:
+        for _ in range(20):  # The kernel's list may be long and change while it is read: one of two can be overlooked.
+            with pytest.raises(StoreTrouble) as caught, locked(str(lock), shared=False, timeout=0.01):
+                pass
+            messages.append(caught.value.message)
+    told = [message for message in messages if "and 1 more" in message]
+    assert told, messages
+    assert all(any(f"process {one.pid} (" in message for one in (first, second)) for message in told)
 
 
 def test_h231_the_command_of_a_holder_is_shown_safely_and_short(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_everybody_gets_his_turn_in_a_crowd(theirs: str, ours: str, tmp_path: Pa
     gate = str(tmp_path / "gate")
     with crowd(tmp_path, theirs, gate):
         for _ in range(2):
-            with locked(str(tmp_path / "lock"), shared=ours == "shared", timeout=30, gate=gate):
+            with locked(str(tmp_path / "lock"), shared=ours == "shared", timeout=60, gate=gate):
                 pass
 
 
@@ -222,7 +223,7 @@ def test_who_is_in_already_does_not_queue_behind_one_who_waits_for_him(tmp_path:
             time.sleep(0.3)
             start = time.monotonic()
             with locked(lock, shared=True, gate=gate):
-                assert time.monotonic() - start < 5
+                assert time.monotonic() - start < 8
         finally:
             process.kill()
 
@@ -271,8 +272,8 @@ def test_h231_who_is_interrupted_while_he_waits_ends_at_once_and_changes_nothing
         assert "waiting for process" in process.stderr.readline()
         start = time.monotonic()
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - start < 5
+        _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - start < 20
     assert process.returncode == 130
     assert "nothing was committed" in errors
     assert stored(filled.store) == before
@@ -322,12 +323,14 @@ def test_nothing_is_deleted_while_somebody_reads(command: list[str], filled: Img
 
 
 @pytest.mark.parametrize(
-    "command", [["save", "app:1"], ["verify"], ["inspect", "app:1"], ["images"], ["tag", "app:1", "app:2"]]
+    "command",
+    ["save app:1", "verify", "inspect app:1", "images", "history app:1", "deps", "inventory", "tag app:1 app:2"],
 )
-def test_whoever_reads_waits_for_a_deletion(command: list[str], filled: Imgtar) -> None:
-    with another(filled.store / "imgtar" / "blobs.lock", "alone"):
-        done = filled(*command, "--lock-timeout", "0.05")
+def test_whoever_reads_waits_for_a_deletion_and_says_so(command: str, filled: Imgtar) -> None:
+    with another(filled.store / "imgtar" / "blobs.lock", "alone") as process:
+        done = filled(*command.split(), "--lock-timeout", "0.05")
     assert done.code == 7
+    assert f"waiting for process {process.pid} (" in done.errors
     assert "E_LOCKED" in done.errors
 
 
@@ -342,7 +345,7 @@ def test_a_load_that_may_not_commit_leaves_the_store_as_it_was(filled: Imgtar) -
 
 
 def test_a_load_waits_for_its_turn_and_says_so(filled: Imgtar) -> None:
-    with another(filled.store / "imgtar" / "index.lock", "alone", 0.3):
+    with another(filled.store / "imgtar" / "index.lock", "alone", 3):
         done = filled.load(docker_archive([make_image("more:1", seed=2)])).ok()
     assert "waiting for process" in done.errors
     assert "more:1" in filled.names()
