@@ -9,7 +9,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 from imgtar.blob.decompress import plain
 from imgtar.blob.files import opened, same_file, sync_directory, write_all
@@ -90,6 +90,8 @@ def staging_area(layout: Layout) -> Iterator[str]:
             os.close(fd)
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                os.rmdir(folder)  # An empty one goes without a descriptor, of which there may be none left.
 
 
 class StoreTransaction:

