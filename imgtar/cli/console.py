@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -60,7 +61,9 @@ def refuse_terminal(paths: Sequence[str]) -> None:
     try:
         terminal = os.isatty(0)
         os.fstat(0)
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
         raise UsageError("standard input is closed", hint="give a file, or pipe an archive in") from None
     if terminal:
         raise UsageError("refusing to read an archive from a terminal", hint="give a file, or pipe an archive in")
