@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -69,7 +70,9 @@ def refuse_terminal(paths: Sequence[str]) -> None:
     try:
         terminal = os.isatty(0)
         closed = fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
         terminal, closed = False, True
     if closed:
         raise UsageError("standard input is closed", hint="give a file, or pipe an archive in")
