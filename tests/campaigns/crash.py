@@ -108,6 +108,12 @@ def _damaged(imgtar: Imgtar) -> None:
     _archive(imgtar, "in.tar", docker_archive([APP]))
 
 
+def _unindexed(imgtar: Imgtar) -> None:
+    imgtar.load(docker_archive([BASE, APP])).ok()
+    path = imgtar.store / "index.json"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
 SCENARIOS = {
     one.name: one
     for one in (
@@ -129,6 +135,8 @@ SCENARIOS = {
         Scenario("tag-moves", _removing, ("tag", "base:1", "app:1")),
         Scenario("rmi", _removing, ("rmi", "app:1"), again=(0, 3)),
         Scenario("prune", _pruning, ("prune", "--untagged")),
+        Scenario("repair", _damaged, ("repair", "-i", "{home}/in.tar"), damaged=True),
+        Scenario("repair-index", _unindexed, ("repair",), damaged=True),
     )
 }
 
@@ -219,6 +227,8 @@ class Bench:
     def _whole(self, imgtar: Imgtar, state: State, *, damaged: bool = False) -> None:
         verified = imgtar("verify")
         if not (imgtar.store / "index.json").exists():
+            if damaged:
+                return
             assert verified.code == 3, verified.errors  # There is no store yet.
             assert not state.images
             return
@@ -244,6 +254,8 @@ def run(scenario: Scenario, home: Path):  # type: ignore[no-untyped-def]
 
 def state_of(home: Path, output: str = "") -> State:
     """What users see: every image must be readable."""
+    if Imgtar(home)("images").code == 7:
+        return State(frozenset(), "the index cannot be read")
     rows = Imgtar(home).images()
     assert not any("problem" in row for row in rows), rows
     return State(frozenset((row["name"], row["image_id"]) for row in rows), tree(home / output) if output else "")
