@@ -349,12 +349,6 @@ def place_in(tmp_path: Path) -> Iterator[Place]:
     """A place in memory if there is any: nothing here is about what a disk does with its time."""
     import tempfile
 
-    import typer.main
-
-    from imgtar.cli.app import app
-
-    building, command = typer.main.get_command, typer.main.get_command(app)
-    typer.main.get_command = lambda _app: command  # It is half of the time of a small command.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
     with tempfile.TemporaryDirectory(prefix="imgtar-crash-", dir=memory) as folder:
         (Path(folder) / "server").mkdir()
@@ -363,4 +357,3 @@ def place_in(tmp_path: Path) -> Iterator[Place]:
             yield Place(runner, Path(folder))
         finally:
             runner.close()
-            typer.main.get_command = building

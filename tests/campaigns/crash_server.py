@@ -120,6 +120,7 @@ def _serve() -> None:
     from imgtar.cli.app import app
 
     command = typer.main.get_command(app)
+    command.get_command(None, "all of them")  # type: ignore[attr-defined]
     typer.main.get_command = lambda _app: command
     _import_the_rest()
     for line in sys.stdin:
