@@ -87,12 +87,11 @@ def _images(store: Path, entry: dict[str, Any], *, must: bool) -> Iterator[tuple
     config = _blob(store, document["config"], must=True)
     layers = [_blob(store, layer, must=True) for layer in document.get("layers") or ()]
     assert config is not None
-    if (
-        "image.config" not in document["config"]["mediaType"]
-        and "container.image" not in document["config"]["mediaType"]
-    ):
+    if "image.config" not in document["config"].get("mediaType", "") and "container.image" not in document[
+        "config"
+    ].get("mediaType", ""):
         return  # An artifact: its layers are files.
-    kinds = [layer["mediaType"] for layer in document.get("layers") or ()]
+    kinds = [layer.get("mediaType", "") for layer in document.get("layers") or ()]
     if not all("image.layer" in kind or "image.rootfs" in kind for kind in kinds):
         return  # An artifact or an attestation, whatever its config is called: it is carried and not judged.
     diff_ids = json.loads(config)["rootfs"].get("diff_ids") or []
