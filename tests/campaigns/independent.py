@@ -80,20 +80,20 @@ def _images(store: Path, entry: dict[str, Any], *, must: bool) -> Iterator[tuple
     if data is None:
         return
     document = json.loads(data)
-    if entry["mediaType"] in _INDEXES:
+    if entry.get("mediaType", document.get("mediaType")) in _INDEXES:
         for child in document.get("manifests") or ():
             yield from _images(store, child, must=False)
         return
     config = _blob(store, document["config"], must=True)
     layers = [_blob(store, layer, must=True) for layer in document.get("layers") or ()]
     assert config is not None
-    if (
-        "image.config" not in document["config"]["mediaType"]
-        and "container.image" not in document["config"]["mediaType"]
-    ):
+    if "image.config" not in document["config"].get("mediaType", "") and "container.image" not in document[
+        "config"
+    ].get("mediaType", ""):
         return  # An artifact: its layers are files.
-    if any("in-toto" in layer["mediaType"] for layer in document.get("layers") or ()):
-        return  # An attestation dressed as an image.
+    kinds = [layer.get("mediaType", "") for layer in document.get("layers") or ()]
+    if not all("image.layer" in kind or "image.rootfs" in kind for kind in kinds):
+        return  # An artifact or an attestation, whatever its config is called: it is carried and not judged.
     diff_ids = json.loads(config)["rootfs"].get("diff_ids") or []
     assert [sha256(plain(layer)) for layer in layers if layer is not None] == diff_ids, "layers are not their diff IDs"
     yield sha256(config), tuple(diff_ids)

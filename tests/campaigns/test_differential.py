@@ -82,9 +82,12 @@ def theirs(skopeo: str, source: str, path: Path, name: str, out: Path) -> tuple[
     layers = [(out / layer["digest"].partition(":")[2]).read_bytes() for layer in manifest["layers"]]
     config = (out / manifest["config"]["digest"].partition(":")[2]).read_bytes()
     # Out of a docker archive skopeo hands layers uncompressed. One that was packed twice looks compressed still.
-    claimed = json.loads(config)["rootfs"]["diff_ids"]
+    try:
+        claimed = json.loads(config)["rootfs"]["diff_ids"]
+    except (ValueError, KeyError, TypeError):
+        claimed = []
     return sha256(config), tuple(
-        digest if (digest := sha256(layer)) in claimed else sha256(plain(layer)) for layer in layers
+        digest if (digest := sha256(layer)) in (claimed or ()) else sha256(plain(layer)) for layer in layers
     )
 
 
