@@ -73,7 +73,9 @@ def test_h218_after_a_power_cut_every_change_is_whole_or_absent_and_what_was_rep
                 if number < len(made)
                 else "at the end"
             )
-            cuts.cut(disk, campaign.pick(2, 64), before)
+            # A call that touches only caches gives no new state of anything else.
+            again = number and is_cache(_inside(made[number - 1], home))
+            cuts.cut(disk, campaign.pick(2, 1 if again else 24), before)
         if number < len(made):
             disk.apply(made[number])
     assert disk.told or not outcome.stdout
