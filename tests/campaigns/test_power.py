@@ -92,9 +92,8 @@ def test_h218_what_a_killed_command_left_unsafe_is_safe_when_the_next_one_has_re
     points = list(range(1, len(made) + 1))
     if not campaign.long:
         # After the last renaming the next command finds everything as it wants it.
-        points = [n + 1 for n, call in enumerate(made) if call.name == "rename" and not is_cache(_inside(call, home))][
-            -1:
-        ]
+        renames = [n for n, call in enumerate(made) if call.name == "rename" and not is_cache(_inside(call, home))]
+        points = [renames[-1] + 1]
     for number in points:
         cuts.bench.done(home)
         copy_home(cuts.bench.template, home)
