@@ -73,7 +73,9 @@ def test_h218_after_a_power_cut_every_change_is_whole_or_absent_and_what_was_rep
                 if number < len(made)
                 else "at the end"
             )
-            cuts.cut(disk, campaign.pick(2, 64), before)
+            # A call that touches only caches gives no new state of anything else.
+            again = number and is_cache(_inside(made[number - 1], home))
+            cuts.cut(disk, campaign.pick(2, 1 if again else 24), before)
         if number < len(made):
             disk.apply(made[number])
     assert disk.told or not outcome.stdout
@@ -90,9 +92,8 @@ def test_h218_what_a_killed_command_left_unsafe_is_safe_when_the_next_one_has_re
     points = list(range(1, len(made) + 1))
     if not campaign.long:
         # After the last renaming the next command finds everything as it wants it.
-        points = [n + 1 for n, call in enumerate(made) if call.name == "rename" and not is_cache(_inside(call, home))][
-            -1:
-        ]
+        renames = [n for n, call in enumerate(made) if call.name == "rename" and not is_cache(_inside(call, home))]
+        points = [renames[-1] + 1]
     for number in points:
         cuts.bench.done(home)
         copy_home(cuts.bench.template, home)
