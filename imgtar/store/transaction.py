@@ -90,8 +90,11 @@ def staging_area(layout: Layout) -> Iterator[str]:
             os.close(fd)
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+            # Without a descriptor, of which there may be none left, it goes too if there is nothing else in it.
             with suppress(OSError):
-                os.rmdir(folder)  # An empty one goes without a descriptor, of which there may be none left.
+                os.unlink(os.path.join(folder, "lock"))
+            with suppress(OSError):
+                os.rmdir(folder)
 
 
 class StoreTransaction:

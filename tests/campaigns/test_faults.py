@@ -47,7 +47,7 @@ QUICK = 2
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_h214_a_call_that_fails_is_told_or_did_not_matter(name: str, place: Place, campaign: Campaign) -> None:
+def test_h214_h217_a_call_that_fails_is_told_or_did_not_matter(name: str, place: Place, campaign: Campaign) -> None:
     scenario, bench, runner = SCENARIOS[name], place.bench(name), place.runner
 
     def run(kind: str, *options: str) -> tuple[Path, Outcome]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -105,6 +106,8 @@ def _serve() -> None:
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     _build_commands_once()
+    _run_once()
+    gc.freeze()  # What a child need not look through it need not copy either.
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()
@@ -123,6 +126,21 @@ def _build_commands_once() -> None:
     command = typer.main.get_command(app)
     command.get_command(None, "all of them")
     typer.main.get_command = lambda _app: command
+
+
+def _run_once() -> None:
+    """What is imported or built when it is first used need not be so in every child."""
+    from imgtar.cli.main import run
+
+    kept = [os.dup(fd) for fd in (1, 2)]
+    null = os.open(os.devnull, os.O_WRONLY)
+    for fd in (1, 2):
+        os.dup2(null, fd)
+    for words in (["verify"], ["inspect"], ["load", "--dry-run", "--json", "-i"]):
+        run([*words, "/dev/null/nowhere"])
+    for stream, fd, before in ((sys.stdout, 1, kept[0]), (sys.stderr, 2, kept[1])):
+        stream.flush()
+        os.dup2(before, fd)
 
 
 def _work(job: dict[str, Any]) -> None:

@@ -187,7 +187,7 @@ def test_h246_an_interruption_after_the_commit_point_is_told_as_such(
 def test_h246_an_interruption_before_the_commit_point_changed_nothing(
     full: Imgtar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     before = stored(full.store)

@@ -135,7 +135,7 @@ def test_h239_a_file_system_without_locks_is_said(
     done = full(*command)
     assert (done.code, "E_STORE" in done.errors) == (7, True), done.errors
     assert "cannot lock" in done.errors
-    assert "hint: keep the store on a local disk" in done.errors
+    assert "hint: choose a store on a local disk" in done.errors
     loaded = full.load(oci_archive([MORE]))
     assert (loaded.code, "cannot lock" in loaded.errors) == (7, True), loaded.errors
     assert stored(full.store) == before

@@ -438,7 +438,7 @@ def test_h249_a_save_removes_what_a_dead_one_left_beside_the_target_and_nothing_
     import fcntl
 
     imgtar.load(docker_archive([APP])).ok()
-    stem = "out" if form == "oci-dir" else ".out"
+    stem = ".out"
     dead, living = imgtar.home / f"{stem}.0123abcd.part", imgtar.home / f"{stem}.89abcdef.part"
     other = [imgtar.home / name for name in (f"{stem}2.0123abcd.part", f"{stem}.0123abcd.part2", f"{stem}.mine.part")]
     for path in (dead, living, *other):
