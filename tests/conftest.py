@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,18 +55,18 @@ def _more(asked: settings) -> settings:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Show what the campaigns (see tests/campaigns) counted."""
-    rows = [
-        value
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if getattr(report, "when", "") == "teardown" or getattr(report, "failed", False)
-        for name, value in getattr(report, "user_properties", ())
-        if name == "campaign"
-    ]
-    if rows:
+    totals: dict[tuple[str, str, int, str], Counter[str]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "teardown" or getattr(report, "failed", False):
+                for name, value in getattr(report, "user_properties", ()):
+                    if name == "campaign":
+                        key = (value[0], value[1], value[2], value[3].partition("[")[0])
+                        totals.setdefault(key, Counter()).update(value[4])
+    if totals:
         terminalreporter.section("campaigns")
-        for name, form, seed, test, counts in sorted({(*row[:4], tuple(row[4].items())) for row in rows}):
-            figures = ", ".join(f"{number} {what}" for what, number in counts)
+        for (name, form, seed, test), counts in sorted(totals.items()):
+            figures = ", ".join(f"{number} {what}" for what, number in counts.items())
             terminalreporter.write_line(f"{name} ({form}, seed {seed}) {test}: {figures}")
 
 
