@@ -301,9 +301,9 @@ class Layout:
             "manifests": [entry.descriptor.to_json() for entry in ordered],
         }
         raw = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
-        # First, so that the copy is never older than the index; what it names is there already. It is for a disk that
-        # forgets, not for a crash, which cannot harm index.json: so it is not synced, and a torn one counts as none.
-        self._replace(self.kept_path, str(Digest.of(raw)).encode() + b"\n" + raw, sync=False)
+        # First, so that the copy is never older than the index; what it names is there already.
+        self._replace(self.kept_path, str(Digest.of(raw)).encode() + b"\n" + raw)
+        sync_directory(self.corner)
         try:
             self._replace(self.index_path, raw)
             self.sync_index()
@@ -335,15 +335,14 @@ class Layout:
             return {}
         return {key: item for key, item in value.items() if key not in ("schemaVersion", "mediaType", "manifests")}
 
-    def _replace(self, path: str, body: bytes, *, sync: bool = True) -> None:
+    def _replace(self, path: str, body: bytes) -> None:
         # One fixed name, made under the lock: what a killed process left has no owner.
         temporary = os.path.join(self.corner, f"{os.path.basename(path)}.new")
         fd = new_file(temporary)
         try:
             try:
                 write_all(fd, body)
-                if sync:
-                    os.fsync(fd)
+                os.fsync(fd)
             finally:
                 os.close(fd)
             os.replace(temporary, path)
