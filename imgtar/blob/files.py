@@ -13,6 +13,7 @@ from imgtar.errors import Refused
 
 __all__ = [
     "FileWindow",
+    "is_damage",
     "opened",
     "read_into",
     "read_small",
@@ -21,6 +22,19 @@ __all__ = [
     "sync_directory",
     "write_all",
 ]
+
+
+_DAMAGE = {
+    errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO
+}  # fmt: skip
+
+
+def is_damage(error: OSError) -> bool:
+    """Whether the file itself is what is wrong: a bad sector, a broken file system, another kind of thing in its place.
+
+    Not a right that is lacking, nor memory or descriptors, nor a server that does not answer: with those it may be whole.
+    """
+    return error.errno in _DAMAGE
 
 
 class FileWindow:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imgtar.blob.workers import default_jobs
-from imgtar.errors import NotFound, Refused
+from imgtar.errors import LocalTrouble, NotFound, Refused
 from imgtar.events import Report, silent
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog
@@ -25,18 +25,10 @@ from imgtar.ops.verify import Verification, verify
 from imgtar.ports import Receipt, Source, Transaction, blob_finder
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import Entry, Layout
-from imgtar.store.rescue import (
-    Examination,
-    Mended,
-    Misfit,
-    bring_home,
-    examine_blobs,
-    mend_index,
-    mend_marks,
-    needed,
-    put_aside,
-)
+from imgtar.store.reindex import Mended, is_document, mend_index, mend_marks, unnamed_roots
+from imgtar.store.rescue import Examination, Misfit, bring_home, examine_blobs, make_way, needed, put_aside
 from imgtar.store.store import Store
+from imgtar.text import plural
 from imgtar.transport.check import Check
 
 __all__ = ["Repair", "repair"]
@@ -60,25 +52,31 @@ class Repair:
     bytes_checked: int = 0
     brought: Receipt = field(default_factory=lambda: Receipt(0, 0, 0, 0))
     problems: list[Finding] = field(default_factory=list)
+    lost: list[Finding] = field(default_factory=list)
     left: Verification | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 when the store is whole now."""
-        return self.left.exit_code if self.left is not None else 0
+        """0 when the store is whole now, as far as anybody can tell."""
+        return (self.left.exit_code if self.left is not None else 0) or (7 if self.lost else 0)
 
     @property
     def findings(self) -> list[Finding]:
         """What was wrong with the archives that were to help, and what is still wrong with the store."""
-        return [*self.problems, *(self.left.findings if self.left is not None else ())]
+        return [*self.problems, *self.lost, *(self.left.findings if self.left is not None else ())]
 
     def to_json(self) -> dict[str, Any]:
         """The body of ``imgtar.repair/1``."""
         left = self.left
         return {
-            "ok": left is None or left.ok,
+            "ok": None if left is None else self.exit_code == 0,
             "dry_run": self.dry_run,
-            "index": {"state": self.index.state, "reason": self.index.reason, "set_aside": self.index.set_aside},
+            "index": {
+                "state": self.index.state,
+                "reason": self.index.reason,
+                "set_aside": self.index.set_aside,
+                "found": self.index.found,
+            },
             "restored": self.marks,
             "names": self.names,
             "moved": [{"from": old, "to": new} for old, new in self.moved],
@@ -106,15 +104,22 @@ def repair(
 
     The marks and ``index.json`` first; then every blob is read, what is damaged is set aside, and what lies in the wrong
     place goes to the right one; then what the images still lack is taken from the archives, each blob proved like any
-    other. No image and no name is added or taken away, but for an index that had to be rebuilt from the blobs: its
-    names are lost, and come back from archives that hold the same images. With ``dry_run`` nothing is written, and what
-    the archives could bring is counted. Raises :class:`NotFound` without a store, :class:`StoreTrouble` for a newer one.
+    other. No image and no name is added or taken away, but where the index was lost: images that its copy does not name
+    are there without a name then; names come back from archives that hold the same images. With ``dry_run`` nothing is
+    written, and what the archives could bring is counted. Raises :class:`NotFound` without a store,
+    :class:`StoreTrouble` for a newer one, :class:`LocalTrouble` for what may not be read or written.
     """
     layout, jobs = store.layout, jobs or default_jobs()
-    if not os.path.isdir(layout.path) or not (layout.exists or os.path.lexists(layout.kept_path)):
+    if not os.path.isdir(layout.path):
         raise NotFound("there is no store here", where=layout.path, hint="imgtar load -i ARCHIVE makes one")
+    layout.check_writable()
     done = Repair(dry_run)
     with opened_media(paths, report, limits) as sources:
+        if not dry_run:
+            for path in make_way(layout):
+                done.set_aside.append((_below(layout, path), _below(layout, path), "stood where a folder belongs"))
+        if not layout.exists:
+            raise NotFound("there is no store here", where=layout.path, hint="imgtar load -i ARCHIVE makes one")
         if not dry_run:
             layout.prepare()
         with store.holding_index() if not dry_run else nullcontext():
@@ -123,19 +128,51 @@ def repair(
                 layout.check()
             done.index, entries = mend_index(layout, dry_run=dry_run)
         _files(store, entries, done, jobs, report)
+        if done.index.state != "whole" and not dry_run:
+            _take_in(store, done)
         if sources:
             _from_archives(store, sources, entries, done, jobs, report, limits)
     if not dry_run:
         done.left = verify([], store, fast=True, jobs=jobs, report=report, limits=limits)
+        if done.index.state == "rebuilt":
+            done.lost = _nobodys(layout)
     return done
+
+
+def _below(layout: Layout, path: str) -> str:
+    return os.path.relpath(path, layout.path)
+
+
+def _take_in(store: Store, done: Repair) -> None:
+    """Images whose manifests have come home since the index was made are in it too, without a name."""
+    layout = store.layout
+    with store.holding_index():
+        entries = layout.read_index()
+        reached = needed(layout, entries)
+        found = [entry for entry in unnamed_roots(layout) if entry.descriptor.digest not in reached]
+        if found:
+            layout.write_index([*entries, *found])
+            done.index = replace(done.index, found=done.index.found + len(found))
+
+
+def _nobodys(layout: Layout) -> list[Finding]:
+    """A rebuilt index knows what it found, not what there was: blobs that it does not reach may be what is left of an image."""
+    reached = needed(layout, layout.read_index())
+    count = sum(1 for digest, _ in layout.stored_blobs() if digest not in reached)
+    if not count:
+        return []
+    message = f"it was rebuilt, and {plural(count, 'blob')} belong to no image that was found: a manifest may be lost"
+    hint = "load the archives of your images again before you prune"
+    return [Finding("E_STORE", "error", layout.index_path, message, 7, hint)]
 
 
 def _files(store: Store, entries: list[Entry], done: Repair, jobs: int, report: Report) -> None:
     """Read all blobs while others use the store, then rename alone. A document that is found tells of other blobs."""
     layout = store.layout
     with store.sharing_blobs():
-        examined = examine_blobs(layout, jobs, report)
-    done.blobs_checked = len(examined.sound) + len(examined.misfits)
+        examined = examine_blobs(layout, jobs, report, note=not done.dry_run)
+    blobs = os.path.join(layout.path, "blobs", "")
+    done.blobs_checked = len(examined.sound) + sum(misfit.path.startswith(blobs) for misfit in examined.misfits)
     done.bytes_checked = examined.size
     if not examined.misfits:
         return
@@ -143,7 +180,12 @@ def _files(store: Store, entries: list[Entry], done: Repair, jobs: int, report: 
         moves: list[tuple[str, str]] = []
         misfits = examined.misfits
         while True:
-            more, misfits = bring_home(layout, misfits, examined.sound, needed(layout, entries), dry_run=done.dry_run)
+            wanted = needed(layout, entries)
+            if done.index.state != "whole":
+                # Under the name of another digest it is no manifest that was lost, but one that has rotted.
+                strange = [one for one in misfits if one.digest is None and one.actual is not None]
+                wanted |= {one.actual for one in strange if one.actual is not None and is_document(one.path)}
+            more, misfits = bring_home(layout, misfits, examined.sound, wanted, dry_run=done.dry_run)
             moves += more
             if done.dry_run or not more:
                 break
@@ -156,12 +198,14 @@ def _note(
 ) -> None:
     reasons = {misfit.path: misfit.reason for misfit in examined.misfits}
     for old, new in moves:
-        was, now = (os.path.relpath(path, layout.path) if path else "" for path in (old, new))
+        was, now = (_below(layout, path) if path else "" for path in (old, new))
         if now.startswith("blobs"):
             done.moved.append((was, now))
         else:
             done.set_aside.append((was, now, reasons.get(old, "is damaged")))
-    done.strange = [os.path.relpath(misfit.path, layout.path) for misfit in misfits if misfit.digest is None]
+    known = (os.path.join("imgtar", ""), os.path.join("lost+found", ""))
+    strange = [_below(layout, misfit.path) for misfit in misfits if misfit.digest is None]
+    done.strange = [path for path in strange if not path.startswith(known)]
 
 
 def _from_archives(
@@ -177,9 +221,8 @@ def _from_archives(
     with _receiver(store, entries, done, report, limits) as transaction:
         inventory = transaction.inventory
         assert isinstance(inventory, StoreInventory)
-        catalogs = [source.survey(transaction) for source in sources]
-        candidates, _ = grow_candidates(catalogs, inventory, limits)
-        if done.index.state == "rebuilt":
+        catalogs, sources, candidates = _surveyed(sources, transaction, done, limits)
+        if done.index.state != "whole":
             done.names = _names_back(store, entries, candidates, dry_run=done.dry_run)
         # What the store has is held, or damaged: it offers nothing beyond that.
         own = replace(store.source(inventory).survey(transaction), offers={})
@@ -203,8 +246,30 @@ def _from_archives(
                 good.append(write)
             except Refused as error:
                 done.problems.append(Finding.of(error))  # Another archive of another day may have a good one.
+            except LocalTrouble as error:
+                done.problems.append(Finding.of(error))
+                break  # The disk is full: what is good already is kept.
         if good:
             done.brought = transaction.commit(replace(_NOTHING, writes=tuple(good)))
+
+
+def _surveyed(
+    sources: Sequence[Source], transaction: Transaction, done: Repair, limits: Limits
+) -> tuple[list[Catalog], list[Source], list[Candidate]]:
+    """The archives that can be read. One that is damaged is told, and must not keep the others from helping."""
+    catalogs: list[Catalog] = []
+    good: list[Source] = []
+    candidates: list[Candidate] = []
+    for source in sources:
+        try:
+            catalog = source.survey(transaction)
+            candidates += grow_candidates([catalog], transaction.inventory, limits)[0]
+        except Refused as error:
+            done.problems.append(Finding.of(error))
+            continue
+        catalogs.append(catalog)
+        good.append(source)
+    return catalogs, good, candidates
 
 
 @contextmanager
@@ -213,7 +278,7 @@ def _receiver(
 ) -> Iterator[Transaction]:
     if done.dry_run:
         with store.sharing_blobs():
-            yield Check(StoreInventory(store.layout, entries), report=report, limits=limits)
+            yield Check(StoreInventory(store.layout, entries, forgiving=True), report=report, limits=limits)
     else:
         with store.begin(limits) as transaction:
             yield transaction
@@ -258,6 +323,16 @@ def _names_back(store: Store, entries: list[Entry], candidates: Sequence[Candida
         if entry is not None:
             for reference in one.root.references:
                 names.setdefault(reference, Entry.make(entry.descriptor, reference, one.root.parent))
-    if names and not dry_run:
-        store.change(lambda current: [*current, *names.values()])
-    return sorted(reference.familiar for reference in names)
+    given: dict[Reference, Entry] = dict(names)
+
+    def edit(current: list[Entry]) -> list[Entry]:
+        nonlocal given
+        taken = {entry.name for entry in current}
+        given = {name: entry for name, entry in names.items() if name not in taken}
+        return [*current, *given.values()]
+
+    if dry_run:
+        edit(entries)
+    elif names:
+        store.change(edit)
+    return sorted(reference.familiar for reference in given)

@@ -303,6 +303,14 @@ def _delete(store: Store, digests: set[Digest]) -> tuple[int, int]:
     return count, size
 
 
+def _lacks(candidate: Candidate, inventory: StoreInventory) -> bool:
+    return any(
+        inventory.status(part.descriptor.digest) is None
+        for part in parts_of(candidate.node)
+        if part.descriptor.digest.supported and not part.foreign and not part.owner.absent
+    )
+
+
 def prune(store: Store, *, untagged: bool = False, dry_run: bool = False) -> Removal:
     """Delete every blob that nothing in the index reaches; with ``untagged``, first every image without a name.
 
@@ -329,6 +337,9 @@ def prune(store: Store, *, untagged: bool = False, dry_run: bool = False) -> Rem
             )
         reachable = {part.descriptor.digest for one in kept for part in parts_of(one.node)}
         doomed = {digest: size for digest, size in store.layout.stored_blobs() if digest not in reachable}
+        if any(_lacks(one, inventory) for one in kept):
+            # What an image lacks may be among them under a wrong name: that is for repair to find.
+            doomed = {digest: size for digest, size in doomed.items() if inventory.verify(digest, diff=False)}
         images = tuple(str(identity) for one in gone.values() for identity in _ids(one))
         kept_untagged = 0 if untagged else len(nameless)
         if dry_run:
@@ -336,5 +347,8 @@ def prune(store: Store, *, untagged: bool = False, dry_run: bool = False) -> Rem
         sweep(store.layout)
         if gone:
             store.change(lambda entries: [entry for entry in entries if entry.descriptor.digest not in gone])
+        elif doomed:
+            # Whoever took the last name of these may have been killed before that was durable.
+            store.layout.sync_index()
         deleted = _delete(store, set(doomed))
     return Removal((), images, *deleted, kept_untagged)

@@ -394,9 +394,10 @@ def _store(
     store: Store, fast: bool, subset: Subset | None, jobs: int, report: Report, limits: Limits
 ) -> ArchiveVerdict:
     verdict = ArchiveVerdict(store.label, "store")
-    with store.reading() as inventory:
+    with store.reading(forgiving=True) as inventory:
+        changed = store.layout.changed_by_others()
         source = store.source(inventory)
-        check = Check(collect=True, diff=not fast, report=report, limits=limits)
+        check = Check(collect=True, disk=True, diff=not fast, report=report, limits=limits)
         catalog = source.survey(check)
         try:
             plan = resolve(
@@ -428,14 +429,17 @@ def _store(
             inventory.cache.forget(digest)  # So that the next load that carries it writes it again.
         verdict.findings += [_in_store(finding) for finding in sorted(check.findings, key=lambda f: f.subject)]
         verdict.images = _image_verdicts(catalog, plan, check, plan.missing)
-        if store.layout.index_differs():
-            verdict.findings.append(_changed(store.layout.index_path))
+        if changed is not None:
+            verdict.findings.append(_changed(store.layout.index_path, changed))
     return verdict
 
 
-def _changed(path: str) -> Finding:
+def _changed(path: str, gone: list[str]) -> Finding:
     message = "is not what imgtar wrote last: another tool has changed it, or damage has"
-    return Finding("E_STORE", "info", path, message, 7, "imgtar images shows what it says")
+    if gone:
+        message += f"; these names are gone: {printable(', '.join(gone), limit=500)}"
+    hint = f"compare it with {path[: -len('index.json')]}imgtar/index.kept, the copy of what imgtar wrote"
+    return Finding("E_STORE", "warning" if gone else "info", path, message, 7, hint)
 
 
 def _stray(path: str) -> Finding:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from imgtar.errors import NotFound, UsageError
+from imgtar.errors import ImgtarError, NotFound, UsageError
 from imgtar.events import Event, Report, silent
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog
@@ -80,7 +80,7 @@ def refuse_to_replace(target: str, inputs: Sequence[str], store: Store) -> None:
     if not os.path.isfile(target) or os.path.islink(target):
         return  # Nothing is lost there: a link is replaced, not followed.
     for where in map(_bare, inputs):
-        if not os.path.exists(where):
+        if not os.path.exists(where) or _is_name(where):
             continue  # An image of the store, standard input, or something that will not be found.
         if os.path.isdir(where) and (is_layout(where) or os.path.isdir(os.path.join(where, "blobs"))):
             inside = os.path.realpath(target).startswith(os.path.join(os.path.realpath(where), ""))
@@ -91,6 +91,14 @@ def refuse_to_replace(target: str, inputs: Sequence[str], store: Store) -> None:
             raise UsageError(
                 f"{shown(target)} is what would be read: writing it would destroy it", hint="write to another file"
             )
+
+
+def _is_name(where: str) -> bool:
+    """Whether it names the store or an image, though there is a file or folder of that name too."""
+    try:
+        return _kind(where) in ("image", "store")
+    except ImgtarError:
+        return False  # A folder of archives, which verify takes.
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 
 from imgtar.blob.compression import SNIFF_BYTES, sniff
-from imgtar.blob.files import opened, read_window
+from imgtar.blob.files import is_damage, opened, read_window
 from imgtar.blob.measure import Measure, measure
 from imgtar.errors import ImgtarError, Refused
 from imgtar.graph.inventory import Holding, Tagged
@@ -26,9 +26,13 @@ __all__ = ["StoreInventory"]
 
 
 class StoreInventory:
-    """A snapshot of the index, and the blobs as they are."""
+    """A snapshot of the index, and the blobs as they are.
 
-    def __init__(self, layout: Layout, entries: Sequence[Entry]) -> None:
+    ``forgiving``: a document that the disk cannot read counts as damaged, so that the rest can be looked at.
+    """
+
+    def __init__(self, layout: Layout, entries: Sequence[Entry], *, forgiving: bool = False) -> None:
+        self.forgiving = forgiving
         self.label = layout.path
         self.layout = layout
         self.cache = HeldCache(layout.corner)
@@ -46,7 +50,7 @@ class StoreInventory:
         try:
             status = os.lstat(self.layout.blob_path(digest))
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) or (self.forgiving and is_damage(error)):
                 return None
             raise
         return status if stat.S_ISREG(status.st_mode) else None
@@ -98,12 +102,16 @@ class StoreInventory:
         path = self.layout.blob_path(digest)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                raw = read_window(fd, 0, status.st_size, path)
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             return None
-        try:
-            raw = read_window(fd, 0, status.st_size, path)
-        finally:
-            os.close(fd)
+        except OSError as error:
+            if not self.forgiving or not is_damage(error):
+                raise
+            return None
         # A rotten document is as good as none: what needs it then reports it as damaged.
         return raw if Digest.of(raw, digest.algorithm) == digest else None
 

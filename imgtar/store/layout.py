@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from imgtar.blob.files import read_small, read_window, sync_directory, write_all
+from imgtar.blob.files import is_damage, read_small, read_window, sync_directory, write_all
 from imgtar.errors import LocalTrouble, Refused, StoreTrouble
 from imgtar.graph.catalog import DeclaredParent, Root
 from imgtar.graph.names import names_of
@@ -32,7 +32,7 @@ from imgtar.model.digest import Digest
 from imgtar.model.documents import parse_index, parse_layout
 from imgtar.model.limits import Limits
 from imgtar.model.reference import Reference
-from imgtar.store.rights import FOLDER, make_folders, new_file
+from imgtar.store.rights import FOLDER, make_folders, new_file, settle_folder
 from imgtar.text import shown
 
 __all__ = ["PARENT", "STORE_LIMITS", "Entry", "Layout", "parse_entries"]
@@ -137,14 +137,18 @@ class Layout:
     def exists(self) -> bool:
         """Whether there is a store, or an OCI layout that can serve as one.
 
-        ``index.json`` is written last when a store is made. Without it there is a store only if there are blobs: then
-        it was lost, and must not be made anew in silence.
+        ``index.json`` is written last when a store is made, and before the first blob. Without it there is a store only
+        if there are blobs, or a copy that names images: then it was lost, and must not be made anew in silence.
         """
-        there = _there(self.index_path) or (
-            _there(os.path.join(self.path, "oci-layout")) and any(True for _ in self.stored_blobs())
-        )
+        there = _there(self.index_path) or any(True for _ in self.stored_blobs()) or self._kept_images()
         self._refuse_newer()  # What a newer imgtar keeps there may look quite otherwise: it is no empty place.
         return there
+
+    def _kept_images(self) -> bool:
+        try:
+            return bool(parse_entries(self.read_kept() or b'{"schemaVersion":2,"manifests":[]}'))
+        except Refused:
+            return False
 
     def prepare(self) -> None:
         """Make the folders, so that locks can be taken. Raises :class:`StoreTrouble` for a folder of other things."""
@@ -152,6 +156,8 @@ class Layout:
             raise StoreTrouble("is a file, not a store", where=self.path, hint="give a folder with --store")
         if not self.exists and os.path.isdir(self.path):
             foreign = [name for name in os.listdir(self.path) if name not in _OWN and not name.endswith(".tmp")]
+            if os.path.lexists(self.corner) and not os.path.isdir(self.corner):
+                foreign.append("imgtar")
             if foreign:
                 raise StoreTrouble(
                     f"the folder is neither empty nor a store: it holds {shown(foreign[0])}",
@@ -159,8 +165,13 @@ class Layout:
                     hint="give an empty or a new folder with --store",
                 )
         os.makedirs(self.path, FOLDER, exist_ok=True)
-        for folder in (os.path.join(self.path, "blobs", "sha256"), self.staging):
+        blobs = os.path.join(self.path, "blobs")
+        for folder in (os.path.join(blobs, "sha256"), self.staging):
             make_folders(folder)
+        for folder in (blobs, os.path.join(blobs, "sha256"), self.corner, self.staging):
+            # Whoever made it may have been killed before he could give the group its rights.
+            if os.stat(folder).st_uid == os.geteuid():
+                settle_folder(folder)
 
     def create(self) -> None:
         """Make an empty store unless there is one. Call after :meth:`prepare`, holding the index lock."""
@@ -168,7 +179,6 @@ class Layout:
             return
         self.write_marks()
         for folder in (self.corner, os.path.join(self.path, "blobs"), self.path):
-            sync_directory(folder)
             sync_directory(folder)
         # Every new folder on the way down must be durable, or the whole store may be gone after a power cut. Which ones
         # are new nobody knows: a process that made them may have been killed. With index.json it is all done.
@@ -201,19 +211,23 @@ class Layout:
     def _check_version(self) -> None:
         text = self._refuse_newer()
         if not text.isdigit():
-            raise StoreTrouble(f"the version marker says {shown(text)}", where=self.path, hint=_MARK_HINT)
+            raise StoreTrouble(f"the version marker says {shown(text)}", where=self.version_path, hint=_MARK_HINT)
 
     def _refuse_newer(self) -> str:
         try:
             text = read_small(self.version_path, 20).decode("ascii", "backslashreplace").strip()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             text = str(_VERSION)  # An OCI layout made by another tool: it becomes a store when it is written to.
+        except OSError as error:
+            if not is_damage(error):
+                raise
+            text = ""
         if text.isdigit() and int(text) > _VERSION:
             raise StoreTrouble(
                 f"the store has version {text}, this imgtar knows {_VERSION}",
                 code="E_VERSION",
                 where=self.path,
-                hint="use the newer imgtar that made it",
+                hint="use the newer imgtar that made it (if none did, the marker is damaged: it held 1)",
             )
         return text
 
@@ -250,7 +264,7 @@ class Layout:
             with os.scandir(folder) as found:
                 for item in found:
                     if len(item.name) == length and not set(item.name) - set("0123456789abcdef"):
-                        yield Digest(algorithm, item.name), item.stat(follow_symlinks=False).st_size
+                        yield Digest(algorithm, item.name), _size(item)
 
     def read_index(self) -> list[Entry]:
         """Return every entry. The same bytes are parsed once. Raises :class:`StoreTrouble` when ``index.json`` is missing or damaged."""
@@ -272,6 +286,11 @@ class Layout:
         self._read = raw, entries
         return list(entries)
 
+    @property
+    def raw_index(self) -> bytes:
+        """The bytes of ``index.json`` as it was read last."""
+        return self._read[0] if self._read is not None else b""
+
     def read_kept(self) -> bytes | None:
         """The kept copy of ``index.json``, ``None`` when there is none or it is damaged."""
         try:
@@ -280,15 +299,26 @@ class Layout:
             return None
         return raw if head.decode("ascii", "replace") == str(Digest.of(raw)) else None
 
-    def index_differs(self) -> bool:
-        """Whether ``index.json`` is another one than the kept copy says: somebody else, or damage, has changed it."""
-        kept = self.read_kept()
-        return kept is not None and self._read is not None and self._read[0] != kept
+    def changed_by_others(self) -> list[str] | None:
+        """The names that the kept copy has and ``index.json`` has not; ``None`` when both are the same.
 
-    def write_index(self, entries: Sequence[Entry], committed: Callable[[], object] = lambda: None) -> None:
+        Whoever replaces one after the other may be between the two: then a second look tells.
+        """
+        entries, kept = self.read_index(), self.read_kept()
+        if kept is not None and kept != self.raw_index:
+            entries, kept = self.read_index(), self.read_kept()
+        if kept is None or kept == self.raw_index:
+            return None
+        names = {entry.name for entry in entries}
+        return sorted(one.name.familiar for one in parse_entries(kept) if one.name and one.name not in names)
+
+    def write_index(
+        self, entries: Sequence[Entry], committed: Callable[[], object] = lambda: None, *, like: bytes | None = None
+    ) -> None:
         """Replace ``index.json`` atomically and durably: this is the commit point of every change.
 
         ``committed`` is called once the new index is in place, also when what comes after that fails or is interrupted.
+        What other tools wrote into the index beside its list stays: into ``like``, if the present one is lost.
         """
         if not _there(self.version_path):
             self._replace(self.version_path, f"{_VERSION}\n".encode())  # Made by another tool; from now on it is ours.
@@ -297,13 +327,12 @@ class Layout:
         body: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": mediatype.IMAGE_INDEX,
-            **self._foreign_members(),
+            **self._foreign_members(like),
             "manifests": [entry.descriptor.to_json() for entry in ordered],
         }
         raw = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
         # First, so that the copy is never older than the index; what it names is there already.
-        self._replace(self.kept_path, str(Digest.of(raw)).encode() + b"\n" + raw)
-        sync_directory(self.corner)
+        self.keep(raw)
         try:
             self._replace(self.index_path, raw)
             self.sync_index()
@@ -312,6 +341,11 @@ class Layout:
                 committed()
             raise
         committed()
+
+    def keep(self, raw: bytes) -> None:
+        """Replace the kept copy of ``index.json``, durably. Under the index lock."""
+        self._replace(self.kept_path, str(Digest.of(raw)).encode() + b"\n" + raw)
+        sync_directory(self.corner)
 
     def sync_index(self) -> None:
         """Make the name ``index.json`` durable: also before saying that it says already what was asked for.
@@ -326,13 +360,14 @@ class Layout:
         except (OSError, Refused):
             return False
 
-    def _foreign_members(self) -> dict[str, Any]:
-        """What other tools wrote into ``index.json`` beside the list: it stays."""
+    def _foreign_members(self, like: bytes | None) -> dict[str, Any]:
         try:
-            with open(self.index_path, "rb") as file:
-                value = json.loads(file.read())
+            if like is None:
+                with open(self.index_path, "rb") as file:
+                    like = file.read()
         except FileNotFoundError:
             return {}
+        value = json.loads(like)
         return {key: item for key, item in value.items() if key not in ("schemaVersion", "mediaType", "manifests")}
 
     def _replace(self, path: str, body: bytes) -> None:
@@ -359,6 +394,13 @@ def parse_entries(raw: bytes) -> list[Entry]:
 
 _OWN = ("blobs", "imgtar", "oci-layout", "lost+found", "index.json")
 """``index.json`` too: another process may have put it there since we looked."""
+
+
+def _size(item: os.DirEntry[str]) -> int:
+    try:
+        return item.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0  # Gone meanwhile, or damaged: whoever opens it will be told.
 
 
 def _there(path: str) -> bool:

@@ -1,8 +1,8 @@
 """Locks between processes: flock, so that a dead owner never blocks anybody.
 
-Two files in the store's own corner. ``index.lock`` is held, briefly, by whoever replaces ``index.json``.
+Files in the store's own corner. ``index.lock`` is held, briefly, by whoever replaces ``index.json``.
 ``blobs.lock`` is shared by everybody who relies on blobs being there (load, save, verify) and held alone by whoever
-deletes blobs (rmi, prune): so nothing that a running load reuses can vanish under it.
+deletes blobs (rmi, prune) or moves them (repair): so nothing that a running load reuses can vanish under it.
 
 Nothing is written into these files. Who holds a lock is asked of the kernel, and only to tell the one who waits.
 """

@@ -9,44 +9,32 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from imgtar.blob.files import opened, read_small, sync_directory
+from imgtar.blob.files import is_damage, opened, sync_directory
 from imgtar.blob.measure import Measure, measure
 from imgtar.blob.workers import Checkpoint, each
-from imgtar.errors import ImgtarError, Refused, StoreTrouble
+from imgtar.errors import ImgtarError, Refused, local_trouble
 from imgtar.events import Event, Report
 from imgtar.graph.walk import Walker, parts_of
-from imgtar.model import mediatype
-from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import parse_index, parse_layout, pretended
 from imgtar.store.held import HeldCache
 from imgtar.store.inventory import StoreInventory
-from imgtar.store.layout import STORE_LIMITS, Entry, Layout, parse_entries
+from imgtar.store.layout import STORE_LIMITS, Entry, Layout
 from imgtar.store.rights import make_folders
 
 __all__ = [
     "Examination",
-    "Mended",
     "Misfit",
+    "bring_home",
     "examine_blobs",
-    "mend_index",
-    "mend_marks",
+    "make_way",
     "needed",
     "put_aside",
+    "set_aside",
     "strays",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Mended:
-    """What became of ``index.json``: ``whole``, ``restored`` from the kept copy, or ``rebuilt`` from the blobs."""
-
-    state: str
-    reason: str = ""
-    set_aside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,106 +60,12 @@ class Examination:
     size: int = 0
 
 
-def mend_marks(layout: Layout, *, dry_run: bool) -> list[str]:
-    """Write the version marker and ``oci-layout`` anew where they are damaged or missing; return which.
+def examine_blobs(layout: Layout, jobs: int, report: Report, *, note: bool) -> Examination:
+    """Read every file in ``blobs/``, and what was set aside or found by a repair of the file system.
 
-    Call with the index lock. Raises :class:`StoreTrouble` (``E_VERSION``) for the store of a newer imgtar, as ever.
+    One that is damaged is a misfit; it does not end the examination. Raises :class:`LocalTrouble` for one that may not
+    be read. ``note``: remember what was found good.
     """
-    wrong = []
-    marker, mark = layout.version_path, layout.mark_path
-    try:
-        parse_layout(read_small(mark, 1 << 16), "oci-layout")
-    except (OSError, Refused):
-        wrong.append(mark)
-    try:
-        if not read_small(marker, 20).strip().isdigit():
-            wrong.append(marker)
-    except FileNotFoundError:
-        pass  # A layout made by another tool has none; it gets one when it is written to.
-    except (OSError, Refused):
-        wrong.append(marker)
-    if not dry_run:
-        for path in wrong:
-            if os.path.lexists(path):
-                set_aside(layout, path)
-        layout.write_marks()
-    return [os.path.relpath(path, layout.path) for path in wrong]
-
-
-def mend_index(layout: Layout, *, dry_run: bool) -> tuple[Mended, list[Entry]]:
-    """Make ``index.json`` readable again, and return what was done and its entries. Call with the index lock.
-
-    From the kept copy if that is good; else from the documents among the blobs, which know no names. An index that can
-    be read stays, unless it names what is nowhere while the copy does not: a flipped bit leaves JSON what it is.
-    """
-    copy = layout.read_kept()
-    kept = _entries(copy) if copy is not None else None
-    chosen: list[Entry] | None
-    try:
-        entries = layout.read_index()
-        better = _without_flips(layout, entries, kept or [])
-        if better == entries:
-            return Mended("whole"), entries
-        reason, chosen, state = "it names what is nowhere, its copy does not", better, "restored"
-    except StoreTrouble as error:
-        reason, chosen, state = error.message, kept, "restored"
-    if chosen is None:
-        chosen, state = list(_roots_among_blobs(layout)), "rebuilt"
-    aside = ""
-    if not dry_run:
-        if os.path.lexists(layout.index_path):
-            aside = set_aside(layout, layout.index_path)
-        layout.write_index(chosen)
-    return Mended(state, reason, aside), chosen
-
-
-def _entries(raw: bytes) -> list[Entry] | None:
-    try:
-        return parse_entries(raw)
-    except Refused:
-        return None
-
-
-def _without_flips(layout: Layout, entries: list[Entry], kept: list[Entry]) -> list[Entry]:
-    """``entries``, and instead of those that lead nowhere the ones of the copy that are not among them, if they do not."""
-    if entries == kept or len(entries) != len(kept):
-        return entries
-    walker = Walker(StoreInventory(layout, []).library, STORE_LIMITS)
-
-    def leads_somewhere(entry: Entry) -> bool:
-        try:
-            return not walker.grow(entry.descriptor).absent
-        except ImgtarError:
-            return False
-
-    changed = [entry for entry in entries if entry not in kept and not leads_somewhere(entry)]
-    before = [entry for entry in kept if entry not in entries and leads_somewhere(entry)]
-    return [*(entry for entry in entries if entry not in changed), *before] if len(changed) == len(before) else entries
-
-
-def _roots_among_blobs(layout: Layout) -> Iterator[Entry]:
-    """An entry without a name for every manifest and index among the blobs that no index names."""
-    inventory = StoreInventory(layout, [])
-    documents: dict[Digest, Descriptor] = {}
-    below: set[Digest] = set()
-    for digest, size in sorted(layout.stored_blobs()):
-        raw = inventory.document(digest) if digest.supported else None
-        media_type = pretended(raw) if raw is not None else None
-        if raw is None or media_type is None:
-            continue
-        documents[digest] = Descriptor(media_type, digest, size)
-        if mediatype.is_index(media_type):
-            try:
-                below |= {child.digest for child in parse_index(raw, media_type, str(digest)).manifests}
-            except Refused:
-                continue
-    for digest, descriptor in documents.items():
-        if digest not in below:
-            yield Entry.make(descriptor, None, None)
-
-
-def examine_blobs(layout: Layout, jobs: int, report: Report) -> Examination:
-    """Read every file in ``blobs/``. One that cannot be read is a misfit too; it does not end the examination."""
     found = Examination()
     named = sorted(layout.stored_blobs(), key=lambda pair: -pair[1])
     found.size = sum(size for _, size in named)
@@ -187,20 +81,32 @@ def examine_blobs(layout: Layout, jobs: int, report: Report) -> Examination:
             checkpoint()
             report(Event("advance", count=count))
 
-        status = os.lstat(path)
-        measured, reason = _measured(path, digest, status, advance)
+        look = ""
+        measured: Measure | None = None
+        try:
+            status = os.lstat(path)
+            look = HeldCache.look_of(status)
+            measured, reason = _measured(path, digest, status, advance)
+        except FileNotFoundError:
+            return  # Another tool has cleaned up behind itself.
+        except OSError as error:
+            if not is_damage(error):
+                raise local_trouble(error, f"reading {path}") from None
+            reason = f"cannot be read: {error.strerror}"
         with mutex:
             if measured is not None and measured.digest == digest:
                 found.sound[digest] = measured.size
-                known = cache.get(digest)
-                kept = known.diff_id if known is not None and known.look == HeldCache.look_of(status) else None
-                cache.note(digest, status, kept)
+                known = cache.get(digest) if note else None
+                if note:
+                    cache.note(digest, status, known.diff_id if known is not None and known.look == look else None)
             else:
                 actual = measured.digest if measured is not None else None
-                found.misfits.append(Misfit(path, digest, actual, reason, HeldCache.look_of(status)))
+                found.misfits.append(Misfit(path, digest, actual, reason, look))
 
     items: list[tuple[str, Digest | None]] = [(layout.blob_path(digest), digest) for digest, _ in named]
-    each(look_at, [*items, *((path, None) for path in strays(layout))], jobs)
+    elsewhere = (os.path.join(_damaged(layout), "blobs"), os.path.join(layout.path, "lost+found"))
+    aside = [path for folder in elsewhere for path in _files(folder)]
+    each(look_at, [*items, *((path, None) for path in (*strays(layout), *aside))], jobs)
     report(Event("end"))
     found.misfits.sort(key=lambda misfit: misfit.path)
     return found
@@ -217,13 +123,19 @@ def _measured(
             measured = measure(
                 content, where=path, algorithm=algorithm, diff=False, limits=STORE_LIMITS, progress=advance
             )
-    except OSError as error:
-        return None, f"cannot be read: {error.strerror}"
     except Refused as error:
         return None, error.message
     if digest is None:
         return measured, "its name is no digest"
     return measured, f"has the digest {measured.digest}"
+
+
+def _damaged(layout: Layout) -> str:
+    return os.path.join(layout.corner, "damaged")
+
+
+def _files(folder: str) -> list[str]:
+    return sorted(os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
 
 
 def strays(layout: Layout) -> list[str]:
@@ -239,7 +151,7 @@ def strays(layout: Layout) -> list[str]:
 
 def needed(layout: Layout, entries: Iterable[Entry]) -> set[Digest]:
     """Every digest that the images of the store are made of, as far as their documents are there to tell."""
-    walker = Walker(StoreInventory(layout, []).library, STORE_LIMITS)
+    walker = Walker(StoreInventory(layout, [], forgiving=True).library, STORE_LIMITS)
     digests: set[Digest] = set()
     for entry in entries:
         digests.add(entry.descriptor.digest)
@@ -285,6 +197,7 @@ def bring_home(
         os.rename(now[misfit.path], target)
         for path in (target, misfit.path):
             sync_directory(os.path.dirname(path))
+        sync_directory(os.path.join(layout.path, "blobs"))
     return moves, left
 
 
@@ -299,16 +212,34 @@ def put_aside(layout: Layout, misfits: Sequence[Misfit], *, dry_run: bool) -> li
 
 def _unchanged(misfit: Misfit) -> bool:
     try:
-        return HeldCache.look_of(os.lstat(misfit.path)) == misfit.look
+        return not misfit.look or HeldCache.look_of(os.lstat(misfit.path)) == misfit.look
     except FileNotFoundError:
         return False
+
+
+def make_way(layout: Layout) -> list[str]:
+    """Rename what stands where a folder of the store belongs; return the new paths. Before anything else is done."""
+    base, moved = os.path.join(layout.path, "blobs"), []
+    for folder in (layout.corner, _damaged(layout), base, os.path.join(base, "sha256"), layout.staging):
+        if os.path.lexists(folder) and not os.path.isdir(folder):
+            count = 0
+            while os.path.lexists(f"{folder}.damaged{count or ''}"):
+                count += 1
+            os.rename(folder, f"{folder}.damaged{count or ''}")
+            sync_directory(os.path.dirname(folder))
+            moved.append(f"{folder}.damaged{count or ''}")
+    return moved
 
 
 def set_aside(layout: Layout, path: str) -> str:
     """Rename ``path`` into ``imgtar/damaged/``; return where it is now. Durable."""
     below = os.path.relpath(path, layout.path)
-    target = place = os.path.join(layout.corner, "damaged", below)
+    target = place = os.path.join(_damaged(layout), below)
     make_folders(os.path.dirname(target))
+    folder = os.path.dirname(target)
+    while folder != layout.path:
+        folder = os.path.dirname(folder)
+        sync_directory(folder)  # The folders on the way may be new.
     count = 0
     while os.path.lexists(target):
         count += 1

@@ -58,17 +58,17 @@ class Store:
         """Hold the lock under which nobody else replaces the index."""
         return locked(self.layout.index_lock, shared=False, timeout=self.lock_timeout, report=self.report)
 
-    def inventory(self) -> StoreInventory:
+    def inventory(self, *, forgiving: bool = False) -> StoreInventory:
         """What the store holds now."""
         self._require()
-        return StoreInventory(self.layout, self.layout.read_index())
+        return StoreInventory(self.layout, self.layout.read_index(), forgiving=forgiving)
 
     @contextmanager
-    def reading(self) -> Iterator[StoreInventory]:
+    def reading(self, *, forgiving: bool = False) -> Iterator[StoreInventory]:
         """Read with the promise that no blob is deleted meanwhile."""
         self._require()
         with self.sharing_blobs():
-            yield self.inventory()
+            yield self.inventory(forgiving=forgiving)
 
     @contextmanager
     def begin(self, limits: Limits = DEFAULT_LIMITS) -> Iterator[StoreTransaction]:
@@ -89,7 +89,7 @@ class Store:
     def refuse_as_target(self, path: str) -> None:
         """Raise :class:`UsageError` when ``path``, a file to be written, lies in the store: it may be its index."""
         target = os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(path))), "")
-        if self.layout.exists and target.startswith(os.path.join(os.path.realpath(self.layout.path), "")):
+        if target.startswith(os.path.join(os.path.realpath(self.layout.path), "")) and self.layout.exists:
             raise UsageError(
                 f"{shown(path)} lies inside the store {shown(self.layout.path)}", hint="write to another folder"
             )

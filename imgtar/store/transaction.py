@@ -28,7 +28,7 @@ from imgtar.proof import prove
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import Entry, Layout
 from imgtar.store.lock import locked, try_flock
-from imgtar.store.rights import FILE, FOLDER, make_folders, new_file, settle_folder
+from imgtar.store.rights import FILE, FOLDER, make_folders, new_file, settle, settle_folder
 from imgtar.text import human_size
 
 __all__ = ["StoreTransaction", "staging_area", "sweep"]
@@ -52,8 +52,12 @@ def sweep(layout: Layout) -> None:
         except OSError:
             continue  # Gone meanwhile, or not a transaction's folder.
         try:
-            if try_flock(fd, fcntl.LOCK_EX, folder):
+            # The file that is locked must still be the one in the folder: else another sweep has been here, and the
+            # folder may be somebody's who lives.
+            if try_flock(fd, fcntl.LOCK_EX, folder) and same_file(os.path.join(folder, "lock"), fd):
                 shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # A disk that does not answer: whoever comes next may have better luck.
         finally:
             os.close(fd)
 
@@ -62,7 +66,13 @@ def _open_lock(folder: str) -> int:
     # A file, open for writing: NFS passes only such locks on to other hosts, and knows none on directories.
     os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
     path = os.path.join(folder, "lock")
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE)
+    try:
+        settle(fd, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 @contextmanager
@@ -75,11 +85,12 @@ def staging_area(layout: Layout) -> Iterator[str]:
             folder = os.path.join(layout.staging, secrets.token_hex(8))
             os.mkdir(folder, FOLDER)
             try:
+                # At once: who finds it after a kill must have the right to sweep it.
+                settle_folder(folder)
                 fd = _open_lock(folder)
             except FileNotFoundError:
                 continue  # A sweep by another process was quicker than our lock.
             if try_flock(fd, fcntl.LOCK_EX, folder) and same_file(os.path.join(folder, "lock"), fd):
-                settle_folder(folder)
                 break
             os.close(fd)
             fd = -1

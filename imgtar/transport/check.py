@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from imgtar.blob.compression import Compression
 from imgtar.blob.decompress import plain
+from imgtar.blob.files import is_damage
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each
@@ -31,7 +32,8 @@ _NOT_JSON = object()
 class Check:
     """A transaction that keeps nothing but small documents in memory.
 
-    With ``collect``, faults in blobs become findings instead of errors; ``bad`` then holds the digests concerned.
+    With ``collect``, faults in blobs become findings instead of errors; ``bad`` then holds the digests concerned. With
+    ``disk`` a bad sector is a fault of the blob too: else it is this machine's trouble, and ends the run.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class Check:
         inventory: Inventory | None = None,
         *,
         collect: bool = False,
+        disk: bool = False,
         diff: bool = True,
         report: Report = silent,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._inventory: Inventory = inventory if inventory is not None else EmptyInventory()
         self._collect = collect
+        self._disk = disk
         self._diff = diff
         self._report = report
         self._limits = limits
@@ -110,11 +114,19 @@ class Check:
         except ImgtarError as error:
             if not self._collect:
                 raise
-            with self._mutex:
-                self.findings.append(Finding.of(error))
-                self.bad.add(write.digest)
+            self._fault(write, Finding.of(error))
+        except OSError as error:
+            if not self._disk or not is_damage(error):
+                raise
+            message = f"{write.title} cannot be read: {error.strerror}"
+            self._fault(write, Finding("E_IO", "error", blob.where, message, 6))
         if write.made_from is None:  # What was made is no part of the archive.
             self._count(write.size)
+
+    def _fault(self, write: Write, finding: Finding) -> None:
+        with self._mutex:
+            self.findings.append(finding)
+            self.bad.add(write.digest)
 
     def _measured(self, write: Write, blob: Blob, checkpoint: Checkpoint) -> Measure:
         made = write.made_from is not None

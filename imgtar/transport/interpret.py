@@ -171,7 +171,9 @@ class _Views:
         self._inverted = 0
         self._homes: dict[Digest | str, tuple[int, Node]] = {}
         self._named: dict[Reference, list[int]] = {}
-        self._configs: dict[int, tuple[set[Digest], bool]] = {}
+        self._configs: dict[tuple[int, ...], tuple[set[Digest], set[str], bool]] = {}
+        self._spoken: set[Reference] = set()
+        self._wholes: dict[int, bool] = {}
         self._slots: LayerTable = {}
         self._walker = Walker(library, limits)
 
@@ -182,7 +184,7 @@ class _Views:
         if self._hybrid and not roots and docker:
             self._warn("E_MISSING", self._members.label, "index.json lists no images; manifest.json is believed")
         for image in docker:
-            self._no_contradiction(image, roots, nodes)
+            self._no_contradiction(image, nodes)
             place, node = self._find(image, nodes)
             if image.config is None:
                 if place is None and not self._promised(image, roots):
@@ -191,7 +193,8 @@ class _Views:
                         Root(None, labels, image.references, image.parent, None, image.item.config, self._layers(image))
                     )
                     nodes.append(None)
-                elif place is None and self._whole(image, roots, nodes):
+                    self._spoken.update(image.references)
+                elif place is None and self._whole(image, nodes):
                     self._warn("E_MISSING", self._title(image), self._lost(image.item.config))
                 continue
             if place is None:
@@ -199,6 +202,7 @@ class _Views:
                     self._warn("E_MISSING", self._title(image), "is listed in manifest.json but not in index.json")
                 roots.append(self._from_docker(image))
                 nodes.append(None)
+                self._spoken.update(image.references)
             elif node is not None and not self._same_layers(image, node) and nodes[place] is node:
                 message = "index.json and manifest.json list its layers differently; manifest.json is believed"
                 self._warn("E_TYPE", self._title(image), message)
@@ -213,6 +217,7 @@ class _Views:
     def _enter(self, roots: Sequence[Root], nodes: Sequence[Node | None]) -> None:
         """Note where the OCI view has each name and each config: an archive may list a thousand images."""
         for place, (root, node) in enumerate(zip(roots, nodes, strict=True)):
+            self._spoken.update(root.references)
             for reference in root.references:
                 self._named.setdefault(reference, []).append(place)
             for each in images_of(node) if node is not None else ():
@@ -267,32 +272,29 @@ class _Views:
         place, node = found
         return place, node if nodes[place] is not None else None
 
-    def _is_config(self, image: DockerImage, digest: Digest) -> bool:
-        """Whether ``digest`` is the config of ``image``, if the archive holds that."""
-        return image.config is not None and self._names.get(digest) == image.config_name
-
     def _promised(self, image: DockerImage, roots: Sequence[Root]) -> bool:
         """Whether the OCI view speaks of an image whose config the archive lacks, so that it will report the gap."""
-        return any(set(image.references) & set(root.references) for root in roots) or (
-            not image.references and bool(roots)
-        )
+        return not self._spoken.isdisjoint(image.references) if image.references else bool(roots)
 
-    def _whole(self, image: DockerImage, roots: Sequence[Root], nodes: Sequence[Node | None]) -> bool:
+    def _whole(self, image: DockerImage, nodes: Sequence[Node | None]) -> bool:
         """Whether the OCI view has all of what it says under the names of ``image``, as one image.
 
         Of an index some platforms may be absent on purpose, and ``manifest.json`` may speak of one of those.
         """
-        meant = [
-            node
-            for root, node in zip(roots, nodes, strict=True)
-            if not image.references or set(image.references) & set(root.references)
-        ]
-        return all(
-            node is not None
-            and node.manifest is not None
-            and all(each.digest in self._names for each in (node.manifest.config, *node.manifest.layers))
-            for node in meant
-        )
+        if image.references:
+            places = {place for name in image.references for place in self._named.get(name, ())}
+        else:
+            places = set(range(len(nodes)))
+        for place in places:
+            # Asked once for each: an archive may list a thousand images that have no config and no name.
+            if place not in self._wholes:
+                node = nodes[place]
+                self._wholes[place] = (
+                    node is not None
+                    and node.manifest is not None
+                    and all(each.digest in self._names for each in (node.manifest.config, *node.manifest.layers))
+                )
+        return all(self._wholes[place] for place in places)
 
     def _lost_layers(self, image: DockerImage, node: Node | None) -> list[str]:
         """The files that ``manifest.json`` names for layers, and that are not there though the layers are."""
@@ -304,7 +306,7 @@ class _Views:
     def _lost(self, path: str) -> str:
         return f"manifest.json names {shown(path)}, which is not there; index.json is whole and is believed"
 
-    def _no_contradiction(self, image: DockerImage, roots: Sequence[Root], nodes: Sequence[Node | None]) -> None:
+    def _no_contradiction(self, image: DockerImage, nodes: Sequence[Node | None]) -> None:
         """Refuse one name for two images (H43), also when ``manifest.json`` only says which config it means.
 
         The name may stand for several platforms. Where the OCI view lacks a document itself, it may be that one's.
@@ -313,15 +315,9 @@ class _Views:
         if said is None:
             return
         for name in image.references:
-            known: set[Digest] = set()
-            whole = True
-            for place in self._named.get(name, ()):
-                if place not in self._configs:
-                    self._configs[place] = _configs_below(nodes[place])
-                configs, complete = self._configs[place]
-                known |= configs
-                whole &= complete
-            if known and whole and not any(digest == said or self._is_config(image, digest) for digest in known):
+            known, files, whole = self._below(tuple(self._named.get(name, ())), nodes)
+            agreed = said in known or (image.config is not None and image.config_name in files)
+            if known and whole and not agreed:
                 some = ", ".join(sorted(map(str, known))[:3])
                 raise Refused(
                     "E_TYPE",
@@ -329,6 +325,15 @@ class _Views:
                     where=self._members.label,
                     hint="Docker and containerd would load different images from this archive: make it again",
                 )
+
+    def _below(self, places: tuple[int, ...], nodes: Sequence[Node | None]) -> tuple[set[Digest], set[str], bool]:
+        """The configs of the images at some places, their files, and whether that is all of them."""
+        if places not in self._configs:
+            below = [_configs_below(nodes[place]) for place in places]
+            known = {digest for configs, _ in below for digest in configs}
+            files = {self._names[digest] for digest in known if digest in self._names}
+            self._configs[places] = known, files, all(complete for _, complete in below)
+        return self._configs[places]
 
     def _same_layers(self, image: DockerImage, node: Node) -> bool:
         assert node.manifest is not None

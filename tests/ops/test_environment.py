@@ -172,8 +172,12 @@ def test_h246_signals_end_a_load_cleanly(signals: list[str], full: Imgtar, tmp_p
 def test_h246_an_interruption_after_the_commit_point_is_told_as_such(
     command: list[str], full: Imgtar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    real = layout_module.sync_directory
+
     def interrupt(path: str) -> None:
-        raise KeyboardInterrupt
+        if path == str(full.store):
+            raise KeyboardInterrupt
+        real(path)
 
     with monkeypatch.context() as patch:
         patch.setattr(layout_module, "sync_directory", interrupt)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.builders.images import docker_files, hybrid_files, make_image, make_index, oci_archive
+from tests.builders.images import docker_files, hybrid_files, make_image, make_index, oci_archive, oci_files
 from tests.conftest import Imgtar, stored
 
 BASE = make_image("base:1", 2, seed=1)
@@ -342,3 +343,202 @@ def test_a_part_that_is_none_is_refused(filled: Imgtar, text: str) -> None:
 
 def test_a_part_is_for_the_store(filled: Imgtar) -> None:
     assert filled("verify", "--subset", "1/2", archive_of(filled, ARCHIVE)).code == 2
+
+
+# -- what a second pair of eyes found ----------------------------------------------------------------------------------
+
+
+def test_a_store_that_lost_its_index_and_its_mark_is_not_made_anew(filled: Imgtar) -> None:
+    names = filled.names()
+    for name in ("index.json", "oci-layout"):
+        (filled.store / name).unlink()
+    for command in (["verify"], ["images"], ["load", "-i", archive_of(filled, ARCHIVE)], ["prune"]):
+        done = filled(*command)
+        assert (done.code, "imgtar repair" in done.errors) == (7, True), done.errors
+    filled("repair").ok()
+    assert filled.names() == names
+
+
+def test_what_can_be_read_of_a_damaged_copy_still_gives_the_names(filled: Imgtar) -> None:
+    names = filled.names()
+    (filled.store / "index.json").unlink()
+    kept = filled.store / "imgtar/index.kept"
+    bad = kept.read_bytes().replace(b'"schemaVersion"', b'"schemaVersiom"').replace(b"app:2", b"app:3")
+    kept.write_bytes(bad.replace(b'"schemaVersiom"', b'"schemaVersion"'))
+    bad = kept.read_bytes()
+    done = filled("repair", "--json").ok().json()
+    assert done["index"]["state"] == "rebuilt"
+    assert set(filled.names()) == (set(names) - {"app:2"}) | {"app:3"}
+    assert aside(filled)["imgtar/index.kept"] == bad
+
+
+def test_a_rebuilt_index_that_may_lack_images_is_no_whole_store(filled: Imgtar) -> None:
+    (filled.store / "index.json").unlink()
+    (filled.store / "imgtar/index.kept").unlink()
+    spoil(blob(filled, APP.digest))
+    done = filled("repair", "--json")
+    assert (done.code, done.json()["ok"]) == (7, False)
+    assert "before you prune" in done.errors
+
+
+def test_a_manifest_in_a_wrong_place_is_found_for_a_rebuilt_index(filled: Imgtar) -> None:
+    (filled.store / "index.json").unlink()
+    (filled.store / "imgtar/index.kept").unlink()
+    (filled.store / "lost+found").mkdir()
+    blob(filled, APP.digest).rename(filled.store / "lost+found" / "#12")
+    filled("repair").ok()
+    assert {row["image_id"] for row in filled.images()} == {BASE.image_id, APP.image_id}
+
+
+def test_images_that_the_copy_does_not_know_are_kept_without_a_name(filled: Imgtar) -> None:
+    older = (filled.store / "imgtar/index.kept").read_bytes()
+    new = make_image("new:1", 1, seed=31)
+    filled.load(oci_archive([new])).ok()
+    (filled.store / "imgtar/index.kept").write_bytes(older)
+    (filled.store / "index.json").write_bytes(b"{")
+    assert filled("repair", "--json").ok().json()["index"]["found"] == 1
+    assert new.image_id in {row["image_id"] for row in filled.images()}
+    assert filled("prune", "--json").ok().json()["blobs_deleted"] == 0
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ESTALE])
+@pytest.mark.parametrize("what", ["blob", "index.json", "index.kept"])
+def test_what_may_not_be_read_is_not_called_damaged(
+    filled: Imgtar, monkeypatch: pytest.MonkeyPatch, number: int, what: str
+) -> None:
+    real = os.open
+    target = str(blob(filled, BASE.layers[0].digest)) if what == "blob" else what
+
+    def refusing(path: object, *arguments: object, **options: object) -> int:
+        if str(path).endswith(target):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *arguments, **options)  # type: ignore[arg-type]
+
+    before = {name: raw for name, raw in stored(filled.store).items() if "lock" not in name}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refusing)
+        done = filled("repair")
+    assert done.code == 6, done.errors
+    assert {name: raw for name, raw in stored(filled.store).items() if "lock" not in name} == before
+
+
+def sectors(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
+    """Make files unreadable, as bad sectors do."""
+    bad = [os.stat(path).st_ino for path in paths]
+    real = os.preadv
+
+    def failing(fd: int, *arguments: object) -> int:
+        if os.fstat(fd).st_ino in bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "preadv", failing)
+
+
+def test_verify_goes_on_after_a_bad_sector_and_names_what_it_hurts(
+    filled: Imgtar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = [blob(filled, BASE.layers[0].digest), blob(filled, APP.layers[-1].digest), blob(filled, BASE.digest)]
+    sectors(monkeypatch, *bad)
+    done = filled("verify", "--json")
+    assert done.code == 7
+    for path in bad:
+        assert path.name in done.errors
+    assert {image["ok"] for image in done.json()["archives"][0]["images"]} == {False}
+
+
+def test_bad_sectors_are_repaired_from_an_archive(filled: Imgtar, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = [blob(filled, BASE.layers[0].digest), blob(filled, APP.digest)]
+    help_ = archive_of(filled, ARCHIVE)
+    sectors(monkeypatch, *bad)
+    done = filled("repair", "-i", help_, "--json").ok().json()
+    assert len(done["set_aside"]) == 2
+    assert done["blobs_written"] == 2
+
+
+def test_a_tag_that_another_tool_moved_is_not_moved_back_because_a_manifest_rots(filled: Imgtar) -> None:
+    older = (filled.store / "imgtar/index.kept").read_bytes()
+    newer = make_image("app:1", 1, seed=41)
+    data = oci_archive([newer])
+    filled.load(data).ok()
+    (filled.store / "imgtar/index.kept").write_bytes(older)
+    spoil(blob(filled, newer.digest))
+    done = filled("repair", "-i", archive_of(filled, data), "--json").ok().json()
+    assert done["index"]["state"] == "whole"
+    assert filled.names()["app:1"] == newer.image_id
+
+
+def test_prune_leaves_what_may_be_the_lost_content_of_an_image(filled: Imgtar) -> None:
+    lost = blob(filled, APP.layers[-1].digest)
+    lost.rename(lost.with_name("0" * 64))
+    assert filled("prune", "--json").ok().json()["blobs_deleted"] == 0
+    filled("repair").ok()
+    assert lost.exists()
+
+
+def test_one_bad_archive_does_not_keep_the_others_from_helping(filled: Imgtar) -> None:
+    spoil(blob(filled, APP.layers[-1].digest))
+    cut, whole = archive_of(filled, ARCHIVE[:3000], "cut.tar"), archive_of(filled, ARCHIVE)
+    done = filled("repair", "-i", cut, "-i", whole, "--json").ok().json()
+    assert done["blobs_written"] == 1
+    assert "E_TRUNC" in [finding["code"] for finding in done["findings"]]
+
+
+def test_what_was_set_aside_comes_home_when_it_is_known_to_be_needed(filled: Imgtar) -> None:
+    layer, manifest = blob(filled, APP.layers[-1].digest), blob(filled, APP.digest)
+    layer.rename(layer.with_name("0" * 64))
+    kept = manifest.read_bytes()
+    manifest.unlink()
+    assert filled("repair").code == 7
+    manifest.write_bytes(kept)
+    filled("repair").ok()
+    assert layer.exists()
+
+
+@pytest.mark.parametrize("name", ["blobs/sha256", "imgtar/staging", "imgtar/damaged", "imgtar/index.kept", "imgtar"])
+def test_odd_things_in_the_place_of_the_stores_own_are_moved_away(filled: Imgtar, name: str) -> None:
+    path = filled.store / name
+    if path.is_dir():
+        path.rename(filled.home / "was")
+    path.unlink(missing_ok=True)
+    path.mkdir() if name.endswith("kept") else path.write_bytes(b"odd")
+    done = filled("repair", "-i", archive_of(filled, ARCHIVE)).ok()
+    filled("verify").ok()
+    filled("tag", "app:1", "more:1").ok()
+    assert done.code == 0
+
+
+def test_names_that_another_process_gave_meanwhile_are_not_given_twice(
+    filled: Imgtar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imgtar.ops import repair as module
+
+    newer = make_image("app:1", 1, seed=51)
+    archive = archive_of(filled, ARCHIVE)
+    (filled.store / "index.json").unlink()
+    (filled.store / "imgtar/index.kept").unlink()
+    real = module.examine_blobs
+
+    def examine(*arguments: object, **options: object) -> object:
+        filled.load(oci_archive([newer])).ok()
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "examine_blobs", examine)
+    assert "app:1" not in filled("repair", "-i", archive, "--json").ok().json()["names"]
+    assert filled.names()["app:1"] == newer.image_id
+    filled("verify").ok()
+
+
+def test_a_dry_run_leaves_a_layout_of_another_tool_as_it_is(imgtar: Imgtar) -> None:
+    imgtar.store.mkdir()
+    for name, raw in dir_layout().items():
+        (imgtar.store / name).parent.mkdir(parents=True, exist_ok=True)
+        (imgtar.store / name).write_bytes(raw)
+    before = stored(imgtar.store)
+    assert imgtar("repair", "--dry-run", "--json").ok().json()["ok"] is None
+    assert stored(imgtar.store) == before
+
+
+def dir_layout() -> dict[str, bytes]:
+    files = oci_files([BASE])
+    return {member.name: member.data for member in files.members if member.kind != b"5"}

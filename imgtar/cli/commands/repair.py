@@ -58,12 +58,15 @@ def _show(out: Console, done: Any) -> None:
     for path in done.marks:
         out.line(f"{path}: {would}written anew")
     if done.index.state != "whole":
-        source = "from its kept copy" if done.index.state == "restored" else "from the documents among the blobs"
-        out.line(f"index.json: {would}{done.index.state} {source} ({printable(done.index.reason)})")
-    if done.index.state == "rebuilt":
-        out.note(
-            "the names are lost: images are untagged; repair -i ARCHIVE brings the names of an archive that has them"
+        source = (
+            "from its kept copy"
+            if done.index.state == "restored"
+            else "from its remains and the documents among the blobs"
         )
+        out.line(f"index.json: {would}{done.index.state} {source} ({printable(done.index.reason)})")
+    if done.index.found and not done.names:
+        found = plural(done.index.found, "image")
+        out.note(f"{found} without a name; imgtar load -i ARCHIVE brings back the names that an archive has for them")
     for name in done.names:
         out.line(f"name brought back: {name}")
     for path, to in done.moved:
@@ -82,4 +85,4 @@ def _show(out: Console, done: Any) -> None:
     for image in done.left.archives[0].images:
         if not image["ok"]:
             out.line(f"BAD {', '.join(image['names']) or '(untagged)'}  {image['image_id'] or ''}")
-    out.line("the store is whole" if done.left.ok else "the store is NOT whole")
+    out.line("the store is NOT whole" if done.exit_code else "the store is whole")
