@@ -80,7 +80,9 @@ def _images(store: Path, entry: dict[str, Any], *, must: bool) -> Iterator[tuple
     if data is None:
         return
     document = json.loads(data)
-    if entry.get("mediaType", document.get("mediaType")) in _INDEXES:
+    if (entry.get("mediaType") or document.get("mediaType")) in _INDEXES or (
+        not entry.get("mediaType") and "manifests" in document
+    ):
         for child in document.get("manifests") or ():
             yield from _images(store, child, must=False)
         return
@@ -91,6 +93,8 @@ def _images(store: Path, entry: dict[str, Any], *, must: bool) -> Iterator[tuple
         "config"
     ].get("mediaType", ""):
         return  # An artifact: its layers are files.
+    if "vnd.docker.reference.type" in (entry.get("annotations") or {}):
+        return  # An attestation, by the word of its index: it is carried and not judged.
     kinds = [layer.get("mediaType", "") for layer in document.get("layers") or ()]
     if not all("image.layer" in kind or "image.rootfs" in kind for kind in kinds):
         return  # An artifact or an attestation, whatever its config is called: it is carried and not judged.

@@ -63,7 +63,7 @@ def check(campaign: Campaign, folder: Path, data: bytes) -> None:
         campaign.count("accepted")
         assert results == [0, 0], f"verify accepts, load says {results}: {verification.findings}"
         return
-    ballast = all(any(mark in one.message for mark in UNREFERENCED) for one in verification.faults)
+    ballast = all(any(mark in f"{one.subject} {one.message}" for mark in UNREFERENCED) for one in verification.faults)
     if ballast:
         campaign.count("refused by verify for what no image needs")
         return
