@@ -55,7 +55,9 @@ def parse_json(raw: bytes, what: str, *, limit: int | None = None, limits: Limit
     except RecursionError:
         raise Refused("E_JSON", f"is nested deeper than {limits.json_depth} levels", where=what) from None
     except json.JSONDecodeError as error:
-        raise Refused("E_JSON", f"is not valid JSON: {error.msg} at byte {error.pos}", where=what) from None
+        raise Refused(
+            "E_JSON", f"is not valid JSON: {error.msg.removesuffix(' starting at')} at byte {error.pos}", where=what
+        ) from None
     _check_tree(value, what, limits, surrogates=b"\\u" in raw)
     return value
 
