@@ -140,6 +140,7 @@ def _serve() -> None:
     import pkgutil
 
     import imgtar
+    from tests.campaigns.crash_server import _import_the_rest
     from tests.hostile.sandbox import _build_commands_once
 
     for module in pkgutil.walk_packages(imgtar.__path__, "imgtar."):
@@ -150,6 +151,8 @@ def _serve() -> None:
     for name in ("ascii", "latin-1", "unicode_escape", "utf-16", "utf-8-sig"):
         codecs.lookup(name)
     _build_commands_once()
+    # Another user may not be allowed to look into the folder that Python's modules lie in.
+    _import_the_rest()
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(_round(request["jobs"], request["folder"], request["seconds"])), flush=True)  # noqa: T201
