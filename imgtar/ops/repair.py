@@ -110,17 +110,15 @@ def repair(
     :class:`StoreTrouble` for a newer one, :class:`LocalTrouble` for what may not be read or written.
     """
     layout, jobs = store.layout, jobs or default_jobs()
-    if not os.path.isdir(layout.path):
+    if not os.path.isdir(layout.path) or not layout.exists:
         raise NotFound("there is no store here", where=layout.path, hint="imgtar load -i ARCHIVE makes one")
-    layout.check_writable()
+    if not dry_run:
+        layout.check_writable()
     done = Repair(dry_run)
     with opened_media(paths, report, limits) as sources:
         if not dry_run:
             for path in make_way(layout):
                 done.set_aside.append((_below(layout, path), _below(layout, path), "stood where a folder belongs"))
-        if not layout.exists:
-            raise NotFound("there is no store here", where=layout.path, hint="imgtar load -i ARCHIVE makes one")
-        if not dry_run:
             layout.prepare()
         with store.holding_index() if not dry_run else nullcontext():
             done.marks = mend_marks(layout, dry_run=dry_run)

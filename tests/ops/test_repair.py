@@ -310,9 +310,11 @@ def test_a_dry_run_says_the_same_and_changes_nothing(filled: Imgtar) -> None:
 def test_without_a_store_there_is_nothing_to_repair(imgtar: Imgtar) -> None:
     assert imgtar("repair").code == 3
     assert not imgtar.store.exists()
-    (imgtar.home / "other").mkdir()
-    (imgtar.home / "other" / "file").touch()
-    assert imgtar("repair", store=imgtar.home / "other").code == 3
+    for name in ("file", "blobs", "imgtar"):
+        (imgtar.home / "other").mkdir(exist_ok=True)
+        (imgtar.home / "other" / name).write_text("somebody's")
+        assert imgtar("repair", store=imgtar.home / "other").code == 3
+    assert {path.name for path in (imgtar.home / "other").iterdir()} == {"file", "blobs", "imgtar"}
 
 
 # -- verify in parts -------------------------------------------------------------------------------------------------
