@@ -110,7 +110,7 @@ def repair(
     :class:`StoreTrouble` for a newer one, :class:`LocalTrouble` for what may not be read or written.
     """
     layout, jobs = store.layout, jobs or default_jobs()
-    if not os.path.isdir(layout.path) or not layout.exists:
+    if not layout.exists:
         raise NotFound("there is no store here", where=layout.path, hint="imgtar load -i ARCHIVE makes one")
     if not dry_run:
         layout.check_writable()

@@ -41,9 +41,13 @@ def make_folders(path: str) -> None:
     """Make a folder, and those above it, unless they are there."""
     if os.path.isdir(path):
         return
-    make_folders(os.path.dirname(path))
     try:
-        os.mkdir(path, FOLDER)
+        try:
+            os.mkdir(path, FOLDER)
+        except FileNotFoundError:
+            # Not asked before: a disk that cannot tell what is there would be asked all the way up, and then for ever.
+            make_folders(os.path.dirname(path))
+            os.mkdir(path, FOLDER)
     except FileExistsError:
         if not os.path.isdir(path):
             raise

@@ -42,7 +42,8 @@ class Outcome:
     @property
     def acknowledged(self) -> bool:
         """Whether the caller was told that it is done."""
-        return self.status == 0 or bool(self.stdout)
+        # A repair that could not do all says that, and what it has done.
+        return self.status == 0 or (bool(self.stdout) and "NOT whole" not in self.stdout)
 
     def __str__(self) -> str:
         return f"imgtar {' '.join(self.arguments)}: status {self.status}\n{self.stderr}\n{self.stdout}"
