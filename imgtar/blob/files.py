@@ -20,6 +20,7 @@ __all__ = [
     "read_window",
     "same_file",
     "sync_directory",
+    "there",
     "write_all",
 ]
 
@@ -124,6 +125,15 @@ def same_file(path: str, fd: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:
         return False
+
+
+def there(path: str) -> bool:
+    """Whether something is at ``path``, be it a dangling link. A disk that cannot tell is an error, not a no."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def sync_directory(path: str) -> None:

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from imgtar.blob.files import is_damage, read_small, read_window, sync_directory, write_all
+from imgtar.blob.files import is_damage, read_small, read_window, sync_directory, there, write_all
 from imgtar.errors import LocalTrouble, Refused, StoreTrouble
 from imgtar.graph.catalog import DeclaredParent, Root
 from imgtar.graph.names import names_of
@@ -195,7 +195,7 @@ class Layout:
             (self.version_path, f"{_VERSION}\n".encode()),
             (self.mark_path, b'{"imageLayoutVersion":"1.0.0"}'),
         ):
-            if not os.path.lexists(path):
+            if not there(path):
                 self._replace(path, body)
 
     def check(self) -> None:
@@ -259,9 +259,11 @@ class Layout:
         base = os.path.join(self.path, "blobs")
         for algorithm, length in (("sha256", 64), ("sha512", 128)):
             folder = os.path.join(base, algorithm)
-            if not os.path.isdir(folder):
+            try:
+                listing = os.scandir(folder)
+            except (FileNotFoundError, NotADirectoryError):
                 continue
-            with os.scandir(folder) as found:
+            with listing as found:
                 for item in found:
                     if len(item.name) == length and not set(item.name) - set("0123456789abcdef"):
                         yield Digest(algorithm, item.name), _size(item)

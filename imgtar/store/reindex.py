@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from imgtar.blob.files import is_damage, read_small, sync_directory
+from imgtar.blob.files import is_damage, read_small, sync_directory, there
 from imgtar.errors import ImgtarError, Refused, StoreTrouble, local_trouble
 from imgtar.graph.walk import Walker
 from imgtar.model import mediatype
@@ -50,11 +51,11 @@ def mend_marks(layout: Layout, *, dry_run: bool) -> list[str]:
         wrong.append(mark)
     said = _read(marker)
     # A layout made by another tool has no version; it gets one when it is written to.
-    if not (said or b"").strip().isdigit() and os.path.lexists(marker):
+    if not (said or b"").strip().isdigit() and there(marker):
         wrong.append(marker)
     if not dry_run:
         for path in wrong:
-            if os.path.lexists(path):
+            if there(path):
                 set_aside(layout, path)
         layout.write_marks()
         for folder in (layout.corner, layout.path):
@@ -70,7 +71,7 @@ def mend_index(layout: Layout, *, dry_run: bool) -> tuple[Mended, list[Entry]]:
     index that can be read stays, unless a few flipped bytes are what tells it from its copy, and the copy is right.
     Raises :class:`LocalTrouble` when the reason is a right that is lacking, or this machine, and not damage.
     """
-    raw, good = _copy(layout)
+    raw, good, unread = _copy(layout)
     kept = _entries(raw)
     try:
         entries = layout.read_index()
@@ -85,6 +86,13 @@ def mend_index(layout: Layout, *, dry_run: bool) -> tuple[Mended, list[Entry]]:
         cause = error.__context__
         if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError) and not is_damage(cause):
             raise local_trouble(cause, "reading the index of the store") from None
+        if unread is not None:
+            # It may be the last that knows the names, and the next reading may succeed.
+            trouble = local_trouble(unread, "reading the copy of the index, which is needed")
+            trouble.hint = (
+                f"try again; if it cannot be read any more, move {layout.kept_path} away: then names are lost"
+            )
+            raise trouble from None
         reason, state = error.message, "restored" if good else "rebuilt"
         chosen = list(kept) if good else [entry for entry in kept if _leads_somewhere(layout, [entry])]
     reached = needed(layout, chosen)
@@ -113,21 +121,21 @@ def _read(path: str) -> bytes | None:
         return None
 
 
-def _copy(layout: Layout) -> tuple[bytes, bool]:
-    """What the kept copy says, and whether its digest is right."""
+def _copy(layout: Layout) -> tuple[bytes, bool, OSError | None]:
+    """What the kept copy says, whether its digest is right, and why the disk did not give it if that is so."""
     try:
         head, _, raw = read_small(layout.kept_path, STORE_LIMITS.document + 100).partition(b"\n")
     except (FileNotFoundError, Refused):
-        return b"", False
+        return b"", False, None
     except OSError as error:
         if not is_damage(error):
             raise local_trouble(error, "reading the copy of the index") from None
-        return b"", False
-    return raw, head.decode("ascii", "replace") == str(Digest.of(raw)) and bool(raw)
+        return b"", False, error if error.errno != errno.EINVAL else None  # EINVAL: it is no file at all.
+    return raw, head.decode("ascii", "replace") == str(Digest.of(raw)) and bool(raw), None
 
 
 def _put_aside(layout: Layout, path: str) -> str:
-    return set_aside(layout, path) if os.path.lexists(path) else ""
+    return set_aside(layout, path) if there(path) else ""
 
 
 def _entries(raw: bytes) -> list[Entry]:

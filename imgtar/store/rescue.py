@@ -6,16 +6,17 @@ is left of something, so nobody but a person removes it.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from imgtar.blob.files import is_damage, opened, sync_directory
+from imgtar.blob.files import is_damage, opened, sync_directory, there
 from imgtar.blob.measure import Measure, measure
 from imgtar.blob.workers import Checkpoint, each
-from imgtar.errors import ImgtarError, Refused, local_trouble
+from imgtar.errors import ImgtarError, LocalTrouble, Refused, local_trouble
 from imgtar.events import Event, Report
 from imgtar.graph.walk import Walker, parts_of
 from imgtar.model.digest import Digest
@@ -35,6 +36,9 @@ __all__ = [
     "set_aside",
     "strays",
 ]
+
+
+_UNREAD = "cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +90,20 @@ def examine_blobs(layout: Layout, jobs: int, report: Report, *, note: bool) -> E
         try:
             status = os.lstat(path)
             look = HeldCache.look_of(status)
-            measured, reason = _measured(path, digest, status, advance)
+            try:
+                measured, reason = _measured(path, digest, status, advance)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                measured, reason = _measured(
+                    path, digest, status, advance
+                )  # What is read the second time is no damage.
         except FileNotFoundError:
             return  # Another tool has cleaned up behind itself.
         except OSError as error:
             if not is_damage(error):
                 raise local_trouble(error, f"reading {path}") from None
-            reason = f"cannot be read: {error.strerror}"
+            reason = f"{_UNREAD}: {error.strerror}"
         with mutex:
             if measured is not None and measured.digest == digest:
                 found.sound[digest] = measured.size
@@ -109,6 +120,12 @@ def examine_blobs(layout: Layout, jobs: int, report: Report, *, note: bool) -> E
     each(look_at, [*items, *((path, None) for path in (*strays(layout), *aside))], jobs)
     report(Event("end"))
     found.misfits.sort(key=lambda misfit: misfit.path)
+    unread = sum(misfit.reason.startswith(_UNREAD) for misfit in found.misfits)
+    if unread > max(1, len(found.sound)):
+        message = f"{unread} files cannot be read, {len(found.sound)} can: that is the disk, and nothing was moved"
+        raise LocalTrouble(
+            message, where=layout.path, hint="look into dmesg; copy the store to a sound disk, then repair"
+        )
     return found
 
 
@@ -185,7 +202,7 @@ def bring_home(
         moves.append((misfit.path, target))
         if dry_run:
             continue
-        if os.path.lexists(target):
+        if there(target):
             # What lies there may be waiting for its own turn: two blobs may have changed places.
             aside = set_aside(layout, target)
             if target in now:
@@ -217,13 +234,21 @@ def _unchanged(misfit: Misfit) -> bool:
         return False
 
 
+def _is_folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False  # A link to nowhere.
+
+
 def make_way(layout: Layout) -> list[str]:
     """Rename what stands where a folder of the store belongs; return the new paths. Before anything else is done."""
     base, moved = os.path.join(layout.path, "blobs"), []
     for folder in (layout.corner, _damaged(layout), base, os.path.join(base, "sha256"), layout.staging):
-        if os.path.lexists(folder) and not os.path.isdir(folder):
+        # Asked so that a disk that cannot tell is an error: a folder that is sound must not be moved away.
+        if there(folder) and not _is_folder(folder):
             count = 0
-            while os.path.lexists(f"{folder}.damaged{count or ''}"):
+            while there(f"{folder}.damaged{count or ''}"):
                 count += 1
             os.rename(folder, f"{folder}.damaged{count or ''}")
             sync_directory(os.path.dirname(folder))
@@ -241,7 +266,7 @@ def set_aside(layout: Layout, path: str) -> str:
         folder = os.path.dirname(folder)
         sync_directory(folder)  # The folders on the way may be new.
     count = 0
-    while os.path.lexists(target):
+    while there(target):
         count += 1
         target = f"{place}.{count}"
     os.rename(path, target)

@@ -458,6 +458,29 @@ def test_bad_sectors_are_repaired_from_an_archive(filled: Imgtar, monkeypatch: p
     assert done["blobs_written"] == 2
 
 
+def test_a_disk_that_reads_next_to_nothing_is_left_alone(filled: Imgtar, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {name: raw for name, raw in stored(filled.store).items() if "lock" not in name}
+    paths = sorted((filled.store / "blobs/sha256").iterdir())
+    with monkeypatch.context() as patch:
+        sectors(patch, *paths[1:])
+        done = filled("repair")
+    assert (done.code, "that is the disk" in done.errors) == (6, True), done.errors
+    assert {name: raw for name, raw in stored(filled.store).items() if "lock" not in name} == before
+
+
+def test_a_copy_that_cannot_be_read_but_is_needed_is_not_given_up(
+    filled: Imgtar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = filled.names()
+    (filled.store / "index.json").write_bytes(b"{")
+    with monkeypatch.context() as patch:
+        sectors(patch, filled.store / "imgtar/index.kept")
+        done = filled("repair")
+    assert (done.code, "names are lost" in done.errors) == (6, True), done.errors
+    filled("repair").ok()
+    assert filled.names() == names
+
+
 def test_a_tag_that_another_tool_moved_is_not_moved_back_because_a_manifest_rots(filled: Imgtar) -> None:
     older = (filled.store / "imgtar/index.kept").read_bytes()
     newer = make_image("app:1", 1, seed=41)
