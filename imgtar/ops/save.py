@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -277,7 +278,10 @@ def _scratch(store: Store, path: str, stack: ExitStack) -> str:
             f"there is no place for new layers: {trouble}", code="E_PERMISSION", where=store.label, hint="give -o FILE"
         )
     folder = os.path.dirname(os.path.abspath(path))
-    return stack.enter_context(tempfile.TemporaryDirectory(prefix=".imgtar-", dir=folder))
+    scratch = tempfile.mkdtemp(prefix=".imgtar-", dir=folder)
+    # Not a TemporaryDirectory: where every question about it is answered with an error, the cleaning of that never ends.
+    stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+    return scratch
 
 
 def _only(candidate: Candidate, platform: Platform) -> list[Candidate]:

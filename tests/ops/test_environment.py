@@ -356,3 +356,23 @@ def test_h251_no_program_is_run_and_the_environment_changes_nothing(full: Imgtar
     full("save", "--layers", "zstd", "--compress", "gzip", "-o", tmp_path / "b.tar", "app:1").ok()
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
     assert not (tmp_path / "trapped").exists()
+
+
+def test_h214_a_scratch_folder_that_cannot_be_looked_at_ends_in_no_traceback(
+    full: Imgtar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imgtar.store.store import Store
+
+    real = os.lstat
+
+    def refusing(path: object, **options: object) -> os.stat_result:
+        if ".imgtar-" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, **options)  # type: ignore[arg-type]
+
+    def read_only(_self: Store) -> object:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Store, "scratch", read_only)
+    monkeypatch.setattr(os, "lstat", refusing)
+    full("save", "--layers", "gzip", "-o", tmp_path / "out.tar", "app:1").ok()
