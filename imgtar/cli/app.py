@@ -14,9 +14,8 @@ from imgtar.cli.options import Store
 
 __all__ = ["app"]
 
-COMMANDS = (
-    "load save verify inspect deps images history tag rmi prune repair inventory".split()
-)  # in the order in which --help lists them
+COMMANDS = "load save verify inspect deps images history tag rmi prune repair inventory".split()
+"""In the order in which --help lists them. Each is a module of ``imgtar.cli.commands``."""
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgtar.blob.files import is_damage, read_small, read_window, sync_directory, there, write_all
-from imgtar.errors import LocalTrouble, Refused, StoreTrouble
+from imgtar.errors import LocalTrouble, Refused, StoreTrouble, local_trouble
 from imgtar.graph.catalog import DeclaredParent, Root
 from imgtar.graph.names import names_of
 from imgtar.model import mediatype
@@ -269,7 +269,11 @@ class Layout:
                         yield Digest(algorithm, item.name), _size(item)
 
     def read_index(self) -> list[Entry]:
-        """Return every entry. The same bytes are parsed once. Raises :class:`StoreTrouble` when ``index.json`` is missing or damaged."""
+        """Return every entry. The same bytes are parsed once.
+
+        Raises :class:`StoreTrouble` when ``index.json`` is missing or damaged, :class:`LocalTrouble` when it may not be
+        read, or this machine cannot: then it may be whole, and is nothing to repair.
+        """
         try:
             fd = os.open(self.index_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
@@ -282,6 +286,8 @@ class Layout:
         except FileNotFoundError:
             raise StoreTrouble("index.json is missing", where=self.path, hint=_REPAIR) from None
         except OSError as error:
+            if not is_damage(error):
+                raise local_trouble(error, "reading the index of the store") from None
             raise StoreTrouble(f"index.json cannot be read: {error.strerror}", where=self.path, hint=_REPAIR) from None
         except Refused as error:
             raise StoreTrouble(f"index.json is damaged: {error.message}", where=self.path, hint=_REPAIR) from None
@@ -322,7 +328,7 @@ class Layout:
         ``committed`` is called once the new index is in place, also when what comes after that fails or is interrupted.
         What other tools wrote into the index beside its list stays: into ``like``, if the present one is lost.
         """
-        if not _there(self.version_path):
+        if not there(self.version_path):
             self._replace(self.version_path, f"{_VERSION}\n".encode())  # Made by another tool; from now on it is ours.
             sync_directory(self.corner)
         ordered = sorted(entries, key=lambda e: (e.name.full if e.name else "~", e.label, str(e.descriptor.digest)))

@@ -83,9 +83,6 @@ def mend_index(layout: Layout, *, dry_run: bool) -> tuple[Mended, list[Entry]]:
             return Mended("whole"), entries
         reason, chosen, state = "a flipped bit", better, "restored"
     except StoreTrouble as error:
-        cause = error.__context__
-        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError) and not is_damage(cause):
-            raise local_trouble(cause, "reading the index of the store") from None
         if unread is not None:
             # It may be the last that knows the names, and the next reading may succeed.
             trouble = local_trouble(unread, "reading the copy of the index, which is needed")

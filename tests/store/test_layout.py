@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -303,3 +304,21 @@ def test_the_index_is_parsed_once_as_long_as_its_bytes_are_the_same(
     (filled.store / "index.json").write_bytes(b"{")
     with pytest.raises(StoreTrouble):
         layout.read_index()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE])
+def test_an_index_that_may_not_be_read_is_no_damage(
+    number: int, imgtar: Imgtar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imgtar.load(oci_archive([make_image("app:1", seed=1)])).ok()
+    real = os.open
+
+    def refusing(path: object, *arguments: object, **options: object) -> int:
+        if str(path).endswith("/index.json"):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refusing)
+    done = imgtar("images")
+    assert (done.code, "repair" in done.errors) == (6, False), done.errors
+    assert "index.json" in done.errors

@@ -9,8 +9,6 @@ import typer
 from imgtar.cli import options
 from imgtar.cli.console import console, refuse_terminal
 
-NAME = "history"
-
 
 def command(
     context: typer.Context,

@@ -9,8 +9,6 @@ import typer
 from imgtar.cli import options
 from imgtar.cli.console import console
 
-NAME = "images"
-
 
 def command(
     context: typer.Context,

@@ -12,8 +12,6 @@ from imgtar.cli.console import console, refuse_terminal
 from imgtar.errors import UsageError
 from imgtar.text import shown
 
-NAME = "inspect"
-
 
 def command(
     context: typer.Context,

@@ -12,8 +12,6 @@ from imgtar.cli.console import Console, console, refuse_terminal
 from imgtar.errors import UsageError
 from imgtar.text import human_size, plural, printable
 
-NAME = "inventory"
-
 app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,

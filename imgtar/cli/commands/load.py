@@ -11,8 +11,6 @@ from imgtar.cli.console import Console, console, refuse_terminal
 from imgtar.errors import UsageError
 from imgtar.text import human_size, printable, shown
 
-NAME = "load"
-
 
 def command(
     context: typer.Context,

@@ -12,8 +12,6 @@ from imgtar.cli.render.findings import show_findings
 from imgtar.errors import UsageError
 from imgtar.text import human_size, plural, printable
 
-NAME = "repair"
-
 
 def command(
     context: typer.Context,

@@ -10,8 +10,6 @@ from imgtar.cli import options
 from imgtar.cli.console import console
 from imgtar.text import human_size
 
-NAME = "rmi"
-
 
 def command(
     context: typer.Context,

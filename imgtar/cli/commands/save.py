@@ -12,8 +12,6 @@ from imgtar.cli.console import Console, console
 from imgtar.errors import UsageError
 from imgtar.text import human_size, plural, shown
 
-NAME = "save"
-
 _FORMS = ("hybrid", "docker", "oci", "oci-dir")
 
 

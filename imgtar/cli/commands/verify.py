@@ -14,8 +14,6 @@ from imgtar.cli.render.findings import show_findings
 from imgtar.errors import UsageError
 from imgtar.text import human_size, plural, printable
 
-NAME = "verify"
-
 
 def command(
     context: typer.Context,
