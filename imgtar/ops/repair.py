@@ -21,7 +21,8 @@ from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
 from imgtar.ops.load import opened_media
-from imgtar.ops.verify import Verification, verify
+from imgtar.ops.verdict import Verification
+from imgtar.ops.verify import verify
 from imgtar.ports import Receipt, Source, Transaction, blob_finder
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import Entry, Layout

@@ -18,8 +18,8 @@ from imgtar.model.digest import Digest
 from imgtar.model.reference import Reference, parse_user_reference
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import STORE_LIMITS, Entry
+from imgtar.store.staging import sweep
 from imgtar.store.store import Store
-from imgtar.store.transaction import sweep
 from imgtar.text import printable, shown
 from imgtar.transport.check import Check
 

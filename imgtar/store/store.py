@@ -20,7 +20,8 @@ from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import STORE_LIMITS, Entry, Layout
 from imgtar.store.lock import DEFAULT_LOCK_TIMEOUT, locked
 from imgtar.store.rights import make_folders
-from imgtar.store.transaction import StoreTransaction, staging_area, sweep, tidy
+from imgtar.store.staging import staging_area, sweep
+from imgtar.store.transaction import StoreTransaction, tidy
 from imgtar.text import shown
 
 __all__ = ["Store"]

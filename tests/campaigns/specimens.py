@@ -21,7 +21,8 @@ from imgtar.errors import ImgtarError
 from imgtar.graph.select import Policy
 from imgtar.ops.inspect import inspect_archive
 from imgtar.ops.load import load
-from imgtar.ops.verify import Verification, verify
+from imgtar.ops.verdict import Verification
+from imgtar.ops.verify import verify
 from imgtar.store.store import Store
 from tests.builders.images import (
     Image,

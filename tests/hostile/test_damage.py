@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imgtar.ops.verify import Verification, verify
+from imgtar.ops.verdict import Verification
+from imgtar.ops.verify import verify
 from tests.builders.images import (
     Files,
     blob_name,

@@ -61,7 +61,8 @@ def command(
     from imgtar.blob.files import write_all
     from imgtar.graph.select import Policy
     from imgtar.model.platform import parse_platforms
-    from imgtar.ops.verify import Subset, verify
+    from imgtar.ops.verdict import Subset
+    from imgtar.ops.verify import verify
     from imgtar.ops.where import refuse_to_replace
     from imgtar.transport.target import whole_file
 
