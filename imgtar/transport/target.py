@@ -26,7 +26,7 @@ def whole_file(path: str) -> Iterator[int]:
     output or error already is (``/dev/stdout``), is written to as it is.
     """
     if os.path.islink(path):
-        existing = next((fd for fd in (1, 2) if _same_file(path, fd)), None)
+        existing = next((fd for fd in (1, 2) if _is_open_as(path, fd)), None)
         if existing is not None:
             yield existing
             return
@@ -120,11 +120,11 @@ def _remove_dead(stem: str) -> None:
             os.close(fd)
 
 
-def _same_file(path: str, fd: int) -> bool:
+def _is_open_as(path: str, fd: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path), os.fstat(fd))
+        return same_file(path, fd)
     except OSError:
-        return False
+        return False  # The stream is closed, or the link leads nowhere that can be asked: then it is no stream of ours.
 
 
 def new_folder(path: str) -> int:

@@ -8,11 +8,9 @@ is attached, so no call of the command is missed.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Outcome", "Runner"]
+from tests.forkserver import Program, feed, load_imgtar, serve
 
-_HERE = Path(__file__).resolve()
+__all__ = ["Outcome", "Runner", "import_the_rest"]
+
 _SECONDS = 60
 """No command of a campaign takes so long; a hang is then a failure, not a hang of the tests."""
 
@@ -54,17 +53,8 @@ class Runner:
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
-        ours, theirs = socket.socketpair()
-        environment = {
-            "PATH": os.environ.get("PATH", ""),
-            "HOME": str(scratch),
-            "PYTHONPATH": str(_HERE.parents[2]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        self._process = subprocess.Popen([sys.executable, str(_HERE)], stdin=theirs, env=environment)
-        theirs.close()
-        self._channel = ours
-        self._answers = ours.makefile("r", encoding="utf-8")
+        self._program = Program(__file__, scratch)
+        self.close = self._program.close
 
     def run(
         self,
@@ -95,40 +85,18 @@ class Runner:
             "spacious": spacious,
             "settled": settled,
         }
-        self._channel.sendall(json.dumps(job).encode() + b"\n")
-        answer = json.loads(self._answers.readline())
+        answer = self._program.ask(job)
         texts = [path.read_bytes().decode("utf-8", "backslashreplace") for path in (out, err, log)]
         return Outcome(arguments, answer["status"], *texts, answer["seconds"])
 
-    def close(self) -> None:
-        """End the process."""
-        self._answers.close()
-        self._channel.close()
-        self._process.wait()
-
 
 def _serve() -> None:
-    import importlib
-    import pkgutil
-
-    import typer.main
-
-    import imgtar
-
-    for module in pkgutil.walk_packages(imgtar.__path__, "imgtar."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    from imgtar.cli.app import app
-
-    command = typer.main.get_command(app)
-    command.get_command(None, "all of them")  # type: ignore[attr-defined]
-    typer.main.get_command = lambda _app: command
-    _import_the_rest()
-    for line in sys.stdin:
-        os.write(0, json.dumps(_one(json.loads(line))).encode() + b"\n")
+    load_imgtar()
+    import_the_rest()
+    serve(_one)
 
 
-def _import_the_rest() -> None:
+def import_the_rest() -> None:
     """Run what imports late, so that a fault meant for imgtar does not hit an import."""
     import contextlib
     import io
@@ -197,9 +165,9 @@ def _one(job: dict[str, Any]) -> dict[str, Any]:
 def _work(job: dict[str, Any], waiting: int, tell: int) -> None:
     status = 1
     try:
-        feed = _feed(job["feed"], tell)
+        given = feed(job["feed"], _SECONDS, tell)
         out, err = (os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) for name in ("out", "err"))
-        for target, source in ((0, feed), (1, out), (2, err)):
+        for target, source in ((0, given), (1, out), (2, err)):
             os.dup2(source, target)
             os.close(source)
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it lives as long as the process
@@ -226,26 +194,6 @@ def _work(job: dict[str, Any], waiting: int, tell: int) -> None:
         traceback.print_exc()
     finally:
         os._exit(status)
-
-
-def _feed(path: str | None, tell: int) -> int:
-    if path is None:
-        return os.open(os.devnull, os.O_RDONLY)
-    reading, writing = os.pipe()
-    if not os.fork():
-        os.close(reading)
-        os.close(tell)
-        signal.alarm(_SECONDS)
-        view = memoryview(Path(path).read_bytes())
-        try:
-            while view:
-                view = view[os.write(writing, view[: 1 << 16]) :]
-        except BrokenPipeError:
-            pass
-        finally:
-            os._exit(0)
-    os.close(writing)
-    return reading
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ round, lets them go at once, and kills what does not end in time: a deadlock is 
 from __future__ import annotations
 
 import codecs
+import importlib
 import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Crew", "Run", "in_process"]
+from tests.campaigns.crash_server import import_the_rest
+from tests.forkserver import Program, load_imgtar, serve
 
-_HERE = Path(__file__).resolve()
+__all__ = ["Crew", "Run", "in_process"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,15 +50,8 @@ class Crew:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        environment = {
-            "PATH": os.environ.get("PATH", ""),
-            "HOME": str(folder),
-            "PYTHONPATH": str(_HERE.parents[2]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, str(_HERE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
-        )
+        self._program = Program(__file__, folder)
+        self.close = self._program.close
 
     def together(
         self, commands: Iterable[Sequence[object]], *, delays: Sequence[float] = (), seconds: float = 240
@@ -96,20 +90,8 @@ class Crew:
         return runs
 
     def _ask(self, jobs: Sequence[Mapping[str, Any]], seconds: float) -> list[Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"folder": str(self.folder), "jobs": jobs, "seconds": seconds}) + "\n")
-        self._process.stdin.flush()
-        answers: list[Any] = json.loads(self._process.stdout.readline())
+        answers: list[Any] = self._program.ask({"folder": str(self.folder), "jobs": jobs, "seconds": seconds})
         return answers
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
 
 
 def in_process(arguments: Sequence[str], out: str, err: str) -> Run:
@@ -136,26 +118,14 @@ def in_process(arguments: Sequence[str], out: str, err: str) -> Run:
 
 
 def _serve() -> None:
-    import importlib
-    import pkgutil
-
-    import imgtar
-    from tests.campaigns.crash_server import _import_the_rest
-    from tests.hostile.sandbox import _build_commands_once
-
-    for module in pkgutil.walk_packages(imgtar.__path__, "imgtar."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    load_imgtar()
     for name in ("tests.campaigns.crowd", "zstandard", "isal.igzip_threaded", "isal.isal_zlib", "bz2", "lzma"):
         importlib.import_module(name)
     for name in ("ascii", "latin-1", "unicode_escape", "utf-16", "utf-8-sig"):
         codecs.lookup(name)
-    _build_commands_once()
     # Another user may not be allowed to look into the folder that Python's modules lie in.
-    _import_the_rest()
-    for line in sys.stdin:
-        request = json.loads(line)
-        print(json.dumps(_round(request["jobs"], request["folder"], request["seconds"])), flush=True)  # noqa: T201
+    import_the_rest()
+    serve(lambda request: _round(request["jobs"], request["folder"], request["seconds"]))
 
 
 def _round(jobs: Sequence[Mapping[str, Any]], folder: str, seconds: float) -> list[dict[str, float]]:

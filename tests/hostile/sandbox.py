@@ -10,13 +10,13 @@ import json
 import os
 import resource
 import signal
-import socket
-import subprocess
 import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.forkserver import Program, feed, load_imgtar, serve
 
 __all__ = ["MEMORY", "SECONDS", "Run", "Sandbox"]
 
@@ -24,8 +24,6 @@ MEMORY = 256 << 20
 """Bytes of address space that a run may take on top of the interpreter with imgtar loaded."""
 SECONDS = 10
 """How long a run may take."""
-
-_HERE = Path(__file__).resolve()
 
 
 @dataclass(frozen=True)
@@ -59,19 +57,9 @@ class Sandbox:
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
-        ours, theirs = socket.socketpair()
-        environment = {
-            "PATH": os.environ.get("PATH", ""),
-            "HOME": str(scratch),
-            "PYTHONPATH": str(_HERE.parents[2]),
-            # Each arena reserves 64 MiB of addresses for each thread; that is no memory.
-            "MALLOC_ARENA_MAX": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        self._process = subprocess.Popen([sys.executable, str(_HERE)], stdin=theirs, env=environment)
-        theirs.close()
-        self._channel = ours
-        self._answers = ours.makefile("r", encoding="utf-8")
+        # Each arena reserves 64 MiB of addresses for each thread; that is no memory.
+        self._program = Program(__file__, scratch, MALLOC_ARENA_MAX="1")
+        self.close = self._program.close
 
     def run(self, *arguments: str, stdin: bytes | None = None, cwd: Path) -> Run:
         """Run one command line; ``stdin`` is given through a pipe."""
@@ -85,47 +73,23 @@ class Sandbox:
             "err": str(err),
             "feed": str(feed) if stdin is not None else None,
         }
-        self._channel.sendall(json.dumps(job).encode() + b"\n")
-        answer = json.loads(self._answers.readline())
+        answer = self._program.ask(job)
         return Run(arguments, answer["status"], out.read_bytes(), err.read_bytes(), answer["peak"])
-
-    def close(self) -> None:
-        """End the process."""
-        self._answers.close()
-        self._channel.close()
-        self._process.wait()
 
 
 def _serve() -> None:
-    import importlib
-    import pkgutil
-
-    import imgtar
-
-    for module in pkgutil.walk_packages(imgtar.__path__, "imgtar."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    _build_commands_once()
+    load_imgtar()
     _run_once()
     gc.freeze()  # What a child need not look through it need not copy either.
-    for line in sys.stdin:
-        job = json.loads(line)
-        child = os.fork()
-        if not child:
-            _work(job)
-        _, status, usage = os.wait4(child, 0)
-        answer = {"status": os.waitstatus_to_exitcode(status), "peak": usage.ru_maxrss << 10}
-        os.write(0, json.dumps(answer).encode() + b"\n")
+    serve(_one)
 
 
-def _build_commands_once() -> None:
-    import typer.main
-
-    from imgtar.cli.app import app
-
-    command = typer.main.get_command(app)
-    command.get_command(None, "all of them")
-    typer.main.get_command = lambda _app: command
+def _one(job: dict[str, Any]) -> dict[str, int]:
+    child = os.fork()
+    if not child:
+        _work(job)
+    _, status, usage = os.wait4(child, 0)
+    return {"status": os.waitstatus_to_exitcode(status), "peak": usage.ru_maxrss << 10}
 
 
 def _run_once() -> None:
@@ -147,8 +111,8 @@ def _work(job: dict[str, Any]) -> None:
     status = 1
     try:
         os.chdir(job["cwd"])
-        feed = _feed(job["feed"])
-        for target, source in ((0, feed), (1, _create(job["out"])), (2, _create(job["err"]))):
+        given = feed(job["feed"], 2 * SECONDS)
+        for target, source in ((0, given), (1, _create(job["out"])), (2, _create(job["err"]))):
             os.dup2(source, target)
             os.close(source)
         signal.alarm(SECONDS)
@@ -168,28 +132,6 @@ def _work(job: dict[str, Any]) -> None:
 
 def _create(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-
-
-def _feed(path: str | None) -> int:
-    if path is None:
-        return os.open(os.devnull, os.O_RDONLY)
-    reading, writing = os.pipe()
-    data = Path(path).read_bytes()
-    if len(data) <= 1 << 16:
-        os.write(writing, data)
-    elif not os.fork():
-        os.close(reading)
-        signal.alarm(2 * SECONDS)
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(writing, view[: 1 << 16]) :]
-        except BrokenPipeError:
-            pass
-        finally:
-            os._exit(0)
-    os.close(writing)
-    return reading
 
 
 if __name__ == "__main__":
