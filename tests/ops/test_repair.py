@@ -1,160 +1,21 @@
-"""Repair: a damaged store comes back, nothing is deleted, and what cannot be had is said."""
+"""Repair: damaged and misplaced blobs come back, nothing is deleted, and what cannot be had is said."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
-from pathlib import Path
 
 import pytest
 
-from tests.builders.images import docker_files, hybrid_files, make_image, make_index, oci_archive, oci_files
+from tests.builders.images import docker_files, hybrid_files, make_image, oci_archive, oci_files
 from tests.conftest import Imgtar, stored
-
-BASE = make_image("base:1", 2, seed=1)
-APP = make_image(("app:1", "app:2"), 1, seed=2, base=BASE)
-ARM = make_image("app:1", 1, platform="linux/arm64", seed=5)
-MULTI = make_index(BASE, ARM)
-ARCHIVE = oci_archive([BASE, APP])
+from tests.ops.rotten import APP, ARCHIVE, BASE, archive_of, aside, blob, sectors, spoil
 
 
 @pytest.fixture
 def filled(imgtar: Imgtar) -> Imgtar:
     imgtar.load(ARCHIVE).ok()
     return imgtar
-
-
-def blob(imgtar: Imgtar, digest: str) -> Path:
-    return imgtar.store / "blobs" / "sha256" / digest.partition(":")[2]
-
-
-def spoil(path: Path) -> bytes:
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    path.write_bytes(raw)
-    return bytes(raw)
-
-
-def aside(imgtar: Imgtar) -> dict[str, bytes]:
-    """What was set aside: path below imgtar/damaged to content."""
-    top = imgtar.store / "imgtar" / "damaged"
-    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
-
-
-def archive_of(imgtar: Imgtar, data: bytes, name: str = "help.tar") -> Path:
-    path = imgtar.home / name
-    path.write_bytes(data)
-    return path
-
-
-# -- the index -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("damage", [b"", b'{"schemaVersion":2,"mani', b"\0" * 300, "{}".encode("utf-16"), None])
-def test_a_damaged_or_lost_index_comes_back_from_its_copy_with_every_name(filled: Imgtar, damage: bytes | None) -> None:
-    index = filled.store / "index.json"
-    before, images = index.read_bytes(), filled.images()
-    index.unlink() if damage is None else index.write_bytes(damage)
-    assert filled("images").code == 7
-    assert "imgtar repair" in filled("images").errors
-    done = filled("repair", "--json").ok().json()
-    assert done["index"]["state"] == "restored"
-    assert index.read_bytes() == before
-    assert filled.images() == images
-    assert aside(filled) == ({} if damage is None else {"index.json": damage})
-    filled("verify").ok()
-
-
-def test_an_index_that_became_something_else_than_a_file_is_set_aside(filled: Imgtar) -> None:
-    index = filled.store / "index.json"
-    before = index.read_bytes()
-    for make in (lambda: index.mkdir(), lambda: os.mkfifo(index), lambda: index.symlink_to("/etc/passwd")):
-        index.unlink()
-        make()
-        assert filled("repair").ok()
-        assert index.read_bytes() == before
-    assert sorted(path.name for path in (filled.store / "imgtar/damaged").iterdir()) == [
-        "index.json",
-        "index.json.1",
-        "index.json.2",
-    ]
-
-
-def test_an_index_and_its_copy_lost_is_rebuilt_without_names_from_the_blobs(imgtar: Imgtar) -> None:
-    imgtar.load(oci_archive([(MULTI, ["multi:1"]), APP])).ok()
-    digests = {row["digest"] for row in imgtar.images()}
-    (imgtar.store / "index.json").unlink()
-    (imgtar.store / "imgtar/index.kept").write_bytes(b"sha256:00\n{}")
-    done = imgtar("repair", "--json").ok()
-    assert done.json()["index"]["state"] == "rebuilt"
-    assert {row["digest"] for row in imgtar.images()} == digests
-    assert not imgtar.names()
-    imgtar("verify").ok()
-    assert imgtar("prune", "--dry-run", "--json").ok().json()["blobs_deleted"] == 0
-
-
-@pytest.mark.parametrize("form", ["oci", "docker"])
-def test_names_of_a_rebuilt_index_come_back_from_an_archive_of_the_same_images(imgtar: Imgtar, form: str) -> None:
-    data = ARCHIVE if form == "oci" else docker_files([BASE, APP]).tar()
-    imgtar.load(data).ok()
-    names = imgtar.names()
-    (imgtar.store / "index.json").unlink()
-    (imgtar.store / "imgtar/index.kept").unlink()
-    done = imgtar("repair", "-i", archive_of(imgtar, data), "--json").ok().json()
-    assert done["names"] == ["app:1", "app:2", "base:1"]
-    assert imgtar.names() == names
-
-
-def test_a_flipped_bit_in_a_digest_of_the_index_is_undone(filled: Imgtar) -> None:
-    index = filled.store / "index.json"
-    before = index.read_bytes()
-    place = before.index(APP.digest.encode()) + 12
-    index.write_bytes(before[:place] + bytes([before[place] ^ 1]) + before[place + 1 :])
-    assert filled("verify").code == 7
-    assert filled("repair", "--json").ok().json()["index"]["state"] == "restored"
-    assert json.loads(index.read_bytes()) == json.loads(before)
-
-
-def test_an_index_that_another_tool_wrote_stays_as_it_is(filled: Imgtar) -> None:
-    index = filled.store / "index.json"
-    value = json.loads(index.read_bytes())
-    value["manifests"].pop()
-    value["annotations"] = {"x": "y"}
-    index.write_text(json.dumps(value, indent=3))
-    before = index.read_bytes()
-    assert "another tool has changed it" in filled("verify").ok().errors
-    assert filled("repair", "--json").ok().json()["index"]["state"] == "whole"
-    assert index.read_bytes() == before
-
-
-def test_what_imgtar_wrote_itself_is_not_remarked_upon(filled: Imgtar) -> None:
-    for change in (["tag", "app:1", "more:1"], ["rmi", "app:2"], ["prune"]):
-        filled(*change).ok()
-        assert not filled("verify").ok().errors
-
-
-@pytest.mark.parametrize("name", ["oci-layout", "imgtar/version"])
-@pytest.mark.parametrize("damage", [b"", b"\xff\xff", None])
-def test_the_marks_of_the_store_are_written_again(filled: Imgtar, name: str, damage: bytes | None) -> None:
-    path = filled.store / name
-    before = path.read_bytes()
-    path.unlink() if damage is None else path.write_bytes(damage)
-    filled("repair").ok()
-    assert path.read_bytes() == before
-    filled("verify").ok()
-
-
-def test_the_store_of_a_newer_imgtar_is_not_touched(filled: Imgtar) -> None:
-    (filled.store / "imgtar/version").write_text("2\n")
-    (filled.store / "index.json").write_bytes(b"")
-    before = stored(filled.store)
-    done = filled("repair", "--json")
-    assert (done.code, done.json()["error"]["code"]) == (7, "E_VERSION")
-    assert stored(filled.store) == before
-
-
-# -- blobs -----------------------------------------------------------------------------------------------------------
 
 
 def test_damaged_blobs_are_set_aside_and_the_images_they_hurt_are_named(filled: Imgtar) -> None:
@@ -317,92 +178,6 @@ def test_without_a_store_there_is_nothing_to_repair(imgtar: Imgtar) -> None:
     assert {path.name for path in (imgtar.home / "other").iterdir()} == {"file", "blobs", "imgtar"}
 
 
-# -- verify in parts -------------------------------------------------------------------------------------------------
-
-
-def test_the_parts_of_a_check_are_the_whole_of_it(filled: Imgtar) -> None:
-    paths = sorted((filled.store / "blobs/sha256").iterdir())
-    layers = {layer.digest for image in (BASE, APP) for layer in image.layers}
-    for digest in layers:
-        spoil(blob(filled, digest))
-    stray = filled.store / "blobs/sha256" / ("0" * 64)
-    stray.write_bytes(b"unreferenced and wrong")
-    found: list[str] = []
-    checked = 0
-    for part in range(1, 8):
-        done = filled("verify", "--subset", f"{part}/7", "--json").json()
-        assert done["subset"] == {"part": part, "of": 7}
-        found += [finding["subject"] for finding in done["findings"]]
-        checked += done["archives"][0]["blobs_checked"]
-    assert len(found) == len(set(found)) == len(layers) + 1
-    assert checked == len(paths) + 1
-
-
-@pytest.mark.parametrize("text", ["0/7", "8/7", "1", "1/0", "a/b", "1/7/2", "-1/7", "1/100000"])
-def test_a_part_that_is_none_is_refused(filled: Imgtar, text: str) -> None:
-    assert filled("verify", f"--subset={text}").code == 2
-
-
-def test_a_part_is_for_the_store(filled: Imgtar) -> None:
-    assert filled("verify", "--subset", "1/2", archive_of(filled, ARCHIVE)).code == 2
-
-
-# -- what a second pair of eyes found ----------------------------------------------------------------------------------
-
-
-def test_a_store_that_lost_its_index_and_its_mark_is_not_made_anew(filled: Imgtar) -> None:
-    names = filled.names()
-    for name in ("index.json", "oci-layout"):
-        (filled.store / name).unlink()
-    for command in (["verify"], ["images"], ["load", "-i", archive_of(filled, ARCHIVE)], ["prune"]):
-        done = filled(*command)
-        assert (done.code, "imgtar repair" in done.errors) == (7, True), done.errors
-    filled("repair").ok()
-    assert filled.names() == names
-
-
-def test_what_can_be_read_of_a_damaged_copy_still_gives_the_names(filled: Imgtar) -> None:
-    names = filled.names()
-    (filled.store / "index.json").unlink()
-    kept = filled.store / "imgtar/index.kept"
-    bad = kept.read_bytes().replace(b'"schemaVersion"', b'"schemaVersiom"').replace(b"app:2", b"app:3")
-    kept.write_bytes(bad.replace(b'"schemaVersiom"', b'"schemaVersion"'))
-    bad = kept.read_bytes()
-    done = filled("repair", "--json").ok().json()
-    assert done["index"]["state"] == "rebuilt"
-    assert set(filled.names()) == (set(names) - {"app:2"}) | {"app:3"}
-    assert aside(filled)["imgtar/index.kept"] == bad
-
-
-def test_a_rebuilt_index_that_may_lack_images_is_no_whole_store(filled: Imgtar) -> None:
-    (filled.store / "index.json").unlink()
-    (filled.store / "imgtar/index.kept").unlink()
-    spoil(blob(filled, APP.digest))
-    done = filled("repair", "--json")
-    assert (done.code, done.json()["ok"]) == (7, False)
-    assert "before you prune" in done.errors
-
-
-def test_a_manifest_in_a_wrong_place_is_found_for_a_rebuilt_index(filled: Imgtar) -> None:
-    (filled.store / "index.json").unlink()
-    (filled.store / "imgtar/index.kept").unlink()
-    (filled.store / "lost+found").mkdir()
-    blob(filled, APP.digest).rename(filled.store / "lost+found" / "#12")
-    filled("repair").ok()
-    assert {row["image_id"] for row in filled.images()} == {BASE.image_id, APP.image_id}
-
-
-def test_images_that_the_copy_does_not_know_are_kept_without_a_name(filled: Imgtar) -> None:
-    older = (filled.store / "imgtar/index.kept").read_bytes()
-    new = make_image("new:1", 1, seed=31)
-    filled.load(oci_archive([new])).ok()
-    (filled.store / "imgtar/index.kept").write_bytes(older)
-    (filled.store / "index.json").write_bytes(b"{")
-    assert filled("repair", "--json").ok().json()["index"]["found"] == 1
-    assert new.image_id in {row["image_id"] for row in filled.images()}
-    assert filled("prune", "--json").ok().json()["blobs_deleted"] == 0
-
-
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ESTALE])
 @pytest.mark.parametrize("what", ["blob", "index.json", "index.kept"])
 def test_what_may_not_be_read_is_not_called_damaged(
@@ -424,31 +199,6 @@ def test_what_may_not_be_read_is_not_called_damaged(
     assert {name: raw for name, raw in stored(filled.store).items() if "lock" not in name} == before
 
 
-def sectors(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
-    """Make files unreadable, as bad sectors do."""
-    bad = [os.stat(path).st_ino for path in paths]
-    real = os.preadv
-
-    def failing(fd: int, *arguments: object) -> int:
-        if os.fstat(fd).st_ino in bad:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(fd, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(os, "preadv", failing)
-
-
-def test_verify_goes_on_after_a_bad_sector_and_names_what_it_hurts(
-    filled: Imgtar, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bad = [blob(filled, BASE.layers[0].digest), blob(filled, APP.layers[-1].digest), blob(filled, BASE.digest)]
-    sectors(monkeypatch, *bad)
-    done = filled("verify", "--json")
-    assert done.code == 7
-    for path in bad:
-        assert path.name in done.errors
-    assert {image["ok"] for image in done.json()["archives"][0]["images"]} == {False}
-
-
 def test_bad_sectors_are_repaired_from_an_archive(filled: Imgtar, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = [blob(filled, BASE.layers[0].digest), blob(filled, APP.digest)]
     help_ = archive_of(filled, ARCHIVE)
@@ -466,31 +216,6 @@ def test_a_disk_that_reads_next_to_nothing_is_left_alone(filled: Imgtar, monkeyp
         done = filled("repair")
     assert (done.code, "that is the disk" in done.errors) == (6, True), done.errors
     assert {name: raw for name, raw in stored(filled.store).items() if "lock" not in name} == before
-
-
-def test_a_copy_that_cannot_be_read_but_is_needed_is_not_given_up(
-    filled: Imgtar, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = filled.names()
-    (filled.store / "index.json").write_bytes(b"{")
-    with monkeypatch.context() as patch:
-        sectors(patch, filled.store / "imgtar/index.kept")
-        done = filled("repair")
-    assert (done.code, "names are lost" in done.errors) == (6, True), done.errors
-    filled("repair").ok()
-    assert filled.names() == names
-
-
-def test_a_tag_that_another_tool_moved_is_not_moved_back_because_a_manifest_rots(filled: Imgtar) -> None:
-    older = (filled.store / "imgtar/index.kept").read_bytes()
-    newer = make_image("app:1", 1, seed=41)
-    data = oci_archive([newer])
-    filled.load(data).ok()
-    (filled.store / "imgtar/index.kept").write_bytes(older)
-    spoil(blob(filled, newer.digest))
-    done = filled("repair", "-i", archive_of(filled, data), "--json").ok().json()
-    assert done["index"]["state"] == "whole"
-    assert filled.names()["app:1"] == newer.image_id
 
 
 def test_prune_leaves_what_may_be_the_lost_content_of_an_image(filled: Imgtar) -> None:
@@ -533,37 +258,13 @@ def test_odd_things_in_the_place_of_the_stores_own_are_moved_away(filled: Imgtar
     assert done.code == 0
 
 
-def test_names_that_another_process_gave_meanwhile_are_not_given_twice(
-    filled: Imgtar, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from imgtar.ops import repair as module
-
-    newer = make_image("app:1", 1, seed=51)
-    archive = archive_of(filled, ARCHIVE)
-    (filled.store / "index.json").unlink()
-    (filled.store / "imgtar/index.kept").unlink()
-    real = module.examine_blobs
-
-    def examine(*arguments: object, **options: object) -> object:
-        filled.load(oci_archive([newer])).ok()
-        return real(*arguments, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "examine_blobs", examine)
-    assert "app:1" not in filled("repair", "-i", archive, "--json").ok().json()["names"]
-    assert filled.names()["app:1"] == newer.image_id
-    filled("verify").ok()
-
-
 def test_a_dry_run_leaves_a_layout_of_another_tool_as_it_is(imgtar: Imgtar) -> None:
     imgtar.store.mkdir()
-    for name, raw in dir_layout().items():
-        (imgtar.store / name).parent.mkdir(parents=True, exist_ok=True)
-        (imgtar.store / name).write_bytes(raw)
+    for member in oci_files([BASE]).members:
+        if member.kind != b"5":
+            path = imgtar.store / member.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(member.data)
     before = stored(imgtar.store)
     assert imgtar("repair", "--dry-run", "--json").ok().json()["ok"] is None
     assert stored(imgtar.store) == before
-
-
-def dir_layout() -> dict[str, bytes]:
-    files = oci_files([BASE])
-    return {member.name: member.data for member in files.members if member.kind != b"5"}
