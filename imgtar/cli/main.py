@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -30,7 +29,7 @@ def main() -> NoReturn:
         # One more, while the first was being answered or before anything had begun.
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(each, signal.SIG_IGN)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             sys.stderr.write("imgtar: error[E_INTERRUPTED]: interrupted\n")
         status = _INTERRUPTED
     _leave(status)
