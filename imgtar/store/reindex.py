@@ -29,7 +29,7 @@ _FLIPPED = 8
 class Mended:
     """What became of ``index.json``: ``whole``, ``restored`` from the kept copy, or ``rebuilt`` from the blobs.
 
-    ``found`` counts images that nothing named, and that are there without a name now.
+    ``set_aside`` is where the old one is now, relative to the store. ``found`` counts images that nothing named, and that are there without a name now.
     """
 
     state: str
@@ -97,7 +97,8 @@ def mend_index(layout: Layout, *, dry_run: bool) -> tuple[Mended, list[Entry]]:
     chosen += found
     aside = ""
     if not dry_run:
-        aside = _put_aside(layout, layout.index_path)
+        moved = _put_aside(layout, layout.index_path)
+        aside = os.path.relpath(moved, layout.path) if moved else ""
         if not good:
             _put_aside(layout, layout.kept_path)
         layout.write_index(chosen, like=raw if kept else None)

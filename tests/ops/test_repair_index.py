@@ -30,6 +30,7 @@ def test_a_damaged_or_lost_index_comes_back_from_its_copy_with_every_name(filled
     assert "imgtar repair" in filled("images").errors
     done = filled("repair", "--json").ok().json()
     assert done["index"]["state"] == "restored"
+    assert done["index"]["set_aside"] == ("" if damage is None else "imgtar/damaged/index.json")
     assert index.read_bytes() == before
     assert filled.images() == images
     assert aside(filled) == ({} if damage is None else {"index.json": damage})
