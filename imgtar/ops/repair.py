@@ -40,7 +40,11 @@ _NOTHING = Plan((), (), (), {}, (), (), ())
 
 @dataclass(slots=True)
 class Repair:
-    """What was done, or with ``dry_run`` would be; paths are relative to the store. ``left`` has the verdict on the store as it is now."""
+    """What was done, or with ``dry_run`` would be; paths are relative to the store.
+
+    ``problems`` are those of the archives, ``lost`` says what a rebuilt index may lack, ``left`` is the verdict on the
+    store as it is now.
+    """
 
     dry_run: bool
     index: Mended = field(default_factory=lambda: Mended("whole"))
@@ -118,8 +122,8 @@ def repair(
     done = Repair(dry_run)
     with opened_media(paths, report, limits) as sources:
         if not dry_run:
-            for path in make_way(layout):
-                done.set_aside.append((_below(layout, path), _below(layout, path), "stood where a folder belongs"))
+            for old, new in make_way(layout):
+                done.set_aside.append((_below(layout, old), _below(layout, new), "stood where a folder belongs"))
             layout.prepare()
         with store.holding_index() if not dry_run else nullcontext():
             done.marks = mend_marks(layout, dry_run=dry_run)

@@ -29,7 +29,8 @@ _FLIPPED = 8
 class Mended:
     """What became of ``index.json``: ``whole``, ``restored`` from the kept copy, or ``rebuilt`` from the blobs.
 
-    ``set_aside`` is where the old one is now, relative to the store. ``found`` counts images that nothing named, and that are there without a name now.
+    ``set_aside`` is where the old one is now, relative to the store. ``found`` counts images that nothing named, and
+    that are there without a name now.
     """
 
     state: str

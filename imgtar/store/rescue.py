@@ -241,18 +241,20 @@ def _is_folder(path: str) -> bool:
         return False  # A link to nowhere.
 
 
-def make_way(layout: Layout) -> list[str]:
-    """Rename what stands where a folder of the store belongs; return the new paths. Before anything else is done."""
-    base, moved = os.path.join(layout.path, "blobs"), []
+def make_way(layout: Layout) -> list[tuple[str, str]]:
+    """Rename what stands where a folder of the store belongs; return old and new paths. Before anything else is done."""
+    base = os.path.join(layout.path, "blobs")
+    moved: list[tuple[str, str]] = []
     for folder in (layout.corner, _damaged(layout), base, os.path.join(base, "sha256"), layout.staging):
         # Asked so that a disk that cannot tell is an error: a folder that is sound must not be moved away.
         if there(folder) and not _is_folder(folder):
-            count = 0
-            while there(f"{folder}.damaged{count or ''}"):
+            count, target = 0, f"{folder}.damaged"
+            while there(target):
                 count += 1
-            os.rename(folder, f"{folder}.damaged{count or ''}")
+                target = f"{folder}.damaged.{count}"
+            os.rename(folder, target)
             sync_directory(os.path.dirname(folder))
-            moved.append(f"{folder}.damaged{count or ''}")
+            moved.append((folder, target))
     return moved
 
 

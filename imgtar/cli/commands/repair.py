@@ -61,7 +61,8 @@ def _show(out: Console, done: Any) -> None:
             if done.index.state == "restored"
             else "from its remains and the documents among the blobs"
         )
-        out.line(f"index.json: {would}{done.index.state} {source} ({printable(done.index.reason)})")
+        place = f"; the old one is now {done.index.set_aside}" if done.index.set_aside else ""
+        out.line(f"index.json: {would}{done.index.state} {source} ({printable(done.index.reason)}){place}")
     if done.index.found and not done.names:
         found = plural(done.index.found, "image")
         out.note(f"{found} without a name; imgtar load -i ARCHIVE brings back the names that an archive has for them")
