@@ -5,17 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
 from imgtar.blob.decompress import decompressing
+from imgtar.blob.lanes import ReadAhead, WriteBehind
 from imgtar.blob.stream import BUFFER_SIZE, Readable
 from imgtar.errors import Refused
-from imgtar.model.digest import Digest, Hasher
+from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["Measure", "Window", "buffer", "measure"]
 
 _buffers = threading.local()
+_LANE_DEPTH = 6
+_Update = Callable[[memoryview], object]
+_Progress = Callable[[int], object]
 
 
 def buffer() -> memoryview:
@@ -60,53 +65,149 @@ class Window:
         return count
 
 
-class _Tee:
-    """Hands every byte that is read also to the hash and to the writer."""
+class _Head:
+    """Bytes that were looked at, and the stream that they came from."""
 
-    __slots__ = ("_hasher", "_head", "_progress", "_source", "_write", "size")
+    __slots__ = ("_rest", "_source")
 
-    def __init__(
-        self,
-        source: Readable,
-        hasher: Hasher,
-        write: Callable[[memoryview], object] | None,
-        progress: Callable[[int], object] | None,
-    ) -> None:
-        self._source = source
-        self._hasher = hasher
-        self._write = write
-        self._progress = progress
-        self._head = b""
-        self.size = 0
-
-    def peek(self, count: int) -> bytes:
-        """Return the first bytes without consuming them; only before the first read."""
-        head = bytearray(count)
-        view = memoryview(head)
+    def __init__(self, source: Readable, size: int) -> None:
+        head = memoryview(bytearray(size))
         filled = 0
-        while filled < count and (got := self._source.readinto(view[filled:])):
-            filled += got
-        self._head = bytes(head[:filled])
-        return self._head
+        while filled < size and (count := source.readinto(head[filled:])):
+            filled += count
+        self._rest = head[:filled]
+        self._source = source
+
+    @property
+    def bytes(self) -> bytes:
+        """What was looked at; only before the first read."""
+        return bytes(self._rest)
 
     def readinto(self, target: memoryview, /) -> int:
-        if self._head:
-            count = min(len(self._head), len(target))
-            target[:count] = self._head[:count]
-            self._head = self._head[count:]
-            if not self._head and count < len(target):
-                count += self._source.readinto(target[count:])
-        else:
-            count = self._source.readinto(target)
+        count = min(len(self._rest), len(target))
+        if count:
+            target[:count] = self._rest[:count]
+            self._rest = self._rest[count:]
+        if count < len(target):
+            count += self._source.readinto(target[count:])
+        return count
+
+
+class _Flow(Protocol):
+    """What passes: every byte also goes to the hash and to the writer, whoever reads it, and on whatever thread."""
+
+    size: int
+
+    def readinto(self, target: memoryview, /) -> int:
+        """Fill ``target``, for a decompressor."""
+        ...
+
+    def drain(self) -> None:
+        """Let the rest pass."""
+        ...
+
+    def close(self) -> None:
+        """Wait until everything is written, or after an error let go of it."""
+        ...
+
+
+class _OneHand:
+    """Reads, hashes and writes on the caller's thread."""
+
+    __slots__ = ("_hash", "_progress", "_source", "_write", "size")
+
+    def __init__(self, source: Readable, update: _Update, write: _Update | None, progress: _Progress | None) -> None:
+        self._source = source
+        self._hash = update
+        self._write = write
+        self._progress = progress
+        self.size = 0
+
+    def readinto(self, target: memoryview, /) -> int:
+        count = self._source.readinto(target)
         if count:
             piece = target[:count]
-            self._hasher.update(piece)
+            self._hash(piece)
             if self._write is not None:
                 self._write(piece)
             self.size += count
             if self._progress is not None:
                 self._progress(count)
         return count
+
+    def drain(self) -> None:
+        view = buffer()
+        while self.readinto(view):
+            pass
+
+    def close(self) -> None:
+        pass
+
+
+class _Lanes:
+    """Reads and writes on threads of their own. What is to be decompressed is hashed by the reader, else by the caller."""
+
+    __slots__ = ("_ahead", "_behind", "_current", "_hash", "_progress", "_taken", "size")
+
+    def __init__(
+        self, source: Readable, update: _Update, write: _Update | None, progress: _Progress | None, *, caller: bool
+    ) -> None:
+        self._ahead = ReadAhead(source if caller else _OneHand(source, update, None, None), _LANE_DEPTH)
+        try:
+            self._behind = WriteBehind(write) if write is not None else None
+        except BaseException:
+            self._ahead.close()
+            raise
+        self._hash = update if caller else None
+        self._progress = progress
+        self._current: memoryview | None = None
+        self._taken = self.size = 0
+
+    def _next(self) -> memoryview | None:
+        """The next piece, while the one before goes to the writer."""
+        view, count = self._ahead.take()
+        if not count:
+            return None
+        if self._hash is not None:
+            self._hash(view[:count])
+        if self._progress is not None:
+            self._progress(count)
+        self.size += count
+        return view[:count]
+
+    def _hand_over(self, piece: memoryview) -> None:
+        whole = memoryview(piece.obj)
+        if self._behind is not None:
+            self._behind.hand_over(whole, len(piece), self._ahead.release)
+        else:
+            self._ahead.release(whole)
+
+    def readinto(self, target: memoryview, /) -> int:
+        if self._current is None:
+            self._current, self._taken = self._next(), 0
+            if self._current is None:
+                return 0
+        count = min(len(target), len(self._current) - self._taken)
+        target[:count] = self._current[self._taken : self._taken + count]
+        self._taken += count
+        if self._taken == len(self._current):
+            self._hand_over(self._current)
+            self._current = None
+        return count
+
+    def drain(self) -> None:
+        if self._current is not None:
+            self._hand_over(self._current)
+            self._current = None
+        while (piece := self._next()) is not None:
+            self._hand_over(piece)
+        if self._behind is not None:
+            self._behind.finish()
+
+    def close(self) -> None:
+        if self._behind is not None:
+            self._behind.abandon()
+        self._ahead.close()
 
 
 def measure(
@@ -118,44 +219,73 @@ def measure(
     diff: bool = True,
     limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], object] | None = None,
+    lanes: bool = False,
 ) -> Measure:
     """Read ``content`` to its end, once, and say what it is.
 
     Every piece goes to ``write`` as it passes. With ``diff`` false, compressed content is not decompressed. What the
     source or the writer raises passes through; a fault in the compression does not: it is in the result.
+    With ``lanes``, reading, decompressing, hashing and writing happen at once, on threads of their own: good for one big
+    blob while other cores have nothing to do. The result is the same.
     """
     hasher = Digest(algorithm, "").hasher()
-    tee = _Tee(content, hasher, write, progress)
-    compression = sniff(tee.peek(SNIFF_BYTES))
+    head = _Head(content, SNIFF_BYTES)
+    compression = sniff(head.bytes)
+    plain = compression is Compression.NONE
     # Diff IDs are sha256 whatever algorithm names the blob: plain content under another name is hashed twice.
-    plain_hasher = Digest("sha256", "").hasher() if compression is Compression.NONE and algorithm != "sha256" else None
-    view = buffer()
+    plain_hasher = Digest("sha256", "").hasher() if plain and algorithm != "sha256" else None
+    update = hasher.update if plain_hasher is None else _both(hasher.update, plain_hasher.update)
+    flow: _Flow = (
+        _Lanes(head, update, write, progress, caller=plain) if lanes else _OneHand(head, update, write, progress)
+    )
     diff_id: Digest | None = None
     plain_size: int | None = None
     fault: Refused | None = None
-    if diff and compression is not Compression.NONE:
-        try:
-            diff_id, plain_size = _decompressed(tee, compression, where, limits, view)
-        except Refused as error:
-            if error.code not in ("E_COMPRESS", "E_LIMIT"):
-                raise
-            fault = error
-    while count := tee.readinto(view):
-        if plain_hasher is not None:
-            plain_hasher.update(view[:count])
+    try:
+        if diff and not plain:
+            try:
+                diff_id, plain_size = _decompressed(flow, compression, where, limits, lanes=lanes)
+            except Refused as error:
+                if error.code not in ("E_COMPRESS", "E_LIMIT"):
+                    raise
+                fault = error
+        flow.drain()
+    finally:
+        flow.close()
     digest = Digest.from_hex(hasher.hexdigest(), algorithm)
-    if compression is Compression.NONE:
+    if plain:
         diff_id = Digest.from_hex(plain_hasher.hexdigest()) if plain_hasher is not None else digest
-        plain_size = tee.size
-    return Measure(digest, tee.size, compression, diff_id, fault, plain_size)
+        plain_size = flow.size
+    return Measure(digest, flow.size, compression, diff_id, fault, plain_size)
+
+
+def _both(one: _Update, other: _Update) -> _Update:
+    def update(piece: memoryview) -> None:
+        one(piece)
+        other(piece)
+
+    return update
 
 
 def _decompressed(
-    tee: _Tee, compression: Compression, where: str, limits: Limits, view: memoryview
+    flow: _Flow, compression: Compression, where: str, limits: Limits, *, lanes: bool
 ) -> tuple[Digest, int]:
     hasher, size = Digest("sha256", "").hasher(), 0
-    plain = decompressing(tee, compression, where=where, limits=limits, limit=limits.layer_uncompressed)
-    while count := plain.readinto(view):
-        hasher.update(view[:count])
-        size += count
-    return Digest.from_hex(hasher.hexdigest()), size
+    plain = decompressing(flow, compression, where=where, limits=limits, limit=limits.layer_uncompressed)
+    if not lanes:
+        view = buffer()
+        while count := plain.readinto(view):
+            hasher.update(view[:count])
+            size += count
+        return Digest.from_hex(hasher.hexdigest()), size
+    ahead = ReadAhead(plain)
+    try:
+        while True:
+            view, count = ahead.take()
+            if not count:
+                return Digest.from_hex(hasher.hexdigest()), size
+            hasher.update(view[:count])
+            size += count
+            ahead.release(view)
+    finally:
+        ahead.close()

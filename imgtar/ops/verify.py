@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from imgtar.blob.files import FileWindow
 from imgtar.blob.measure import measure
-from imgtar.blob.workers import Beside, default_jobs, each
+from imgtar.blob.workers import Beside, Checkpoint, default_jobs
 from imgtar.errors import ImgtarError, Refused, local_trouble
 from imgtar.events import Event, Report, silent
 from imgtar.graph.catalog import Catalog
@@ -118,7 +119,10 @@ def _archive(
         verdict.findings.append(replace(Finding.of(error), subject=error.where or path))
         return verdict
     stack.callback(source.close)
-    hashing = Beside(lambda: _hash_file(source)) if isinstance(source, TarSource) and not fast else None
+    hashing = None
+    if isinstance(source, TarSource) and not fast:
+        hashing = Beside(partial(_hash_file, source))
+        stack.callback(hashing.abandon)
     try:
         check = Check(collect=True, diff=not fast, report=report, limits=limits)
         _examine(source, check, verdict, fast, jobs, report, limits, alone=alone)
@@ -135,9 +139,10 @@ def _archive(
     return verdict
 
 
-def _hash_file(source: TarSource) -> str:
+def _hash_file(source: TarSource, checkpoint: Checkpoint) -> str:
     """The SHA-256 of the archive file as it lies on the medium, in hex."""
-    return measure(FileWindow(source.fd, 0, source.size, source.label), diff=False).digest.encoded
+    whole = FileWindow(source.fd, 0, source.size, source.label)
+    return measure(whole, diff=False, progress=lambda _: checkpoint()).digest.encoded
 
 
 def _examine(
@@ -218,7 +223,7 @@ def _ballast(
                 f"the {'blob' if digest in owned else 'unreferenced blob'} {catalog.entry_names.get(digest, digest)}"
             )
             rest.append((Write(digest, blob.size, "blob", title, catalog=catalog), blob))
-    each(lambda pair, checkpoint: check.examine(pair[0], pair[1], checkpoint), rest, jobs)
+    check.examine_all(rest, jobs)
     return sum(1 for write, _ in rest if write.digest not in owned)
 
 

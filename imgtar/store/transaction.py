@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 from imgtar.blob.decompress import plain
-from imgtar.blob.files import opened, sync_directory, write_all
+from imgtar.blob.files import FileWriter, opened, sync_directory, write_all
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
-from imgtar.blob.workers import Checkpoint, each
+from imgtar.blob.workers import Checkpoint, each, each_blob, worth_lanes
 from imgtar.errors import Conflict, LocalTrouble, Refused, StoreTrouble
 from imgtar.events import Event, Report, silent
 from imgtar.graph.catalog import smaller_parent
@@ -78,7 +78,14 @@ class StoreTransaction:
         if claimed is not None:
             holding = self._inventory.holding(claimed)
             if holding is not None and holding.sound and holding.size == size and size > _SMALL:
-                measured = measure(content, where=where, algorithm=algorithm, limits=self._limits, progress=advance)
+                measured = measure(
+                    content,
+                    where=where,
+                    algorithm=algorithm,
+                    limits=self._limits,
+                    progress=advance,
+                    lanes=worth_lanes(size),
+                )
                 if measured.digest != claimed:
                     message = f"digest mismatch: expected {claimed}, actual {measured.digest}"
                     details = {"expected": str(claimed), "actual": str(measured.digest)}
@@ -95,11 +102,12 @@ class StoreTransaction:
         try:
             measured = measure(
                 content,
-                write=lambda piece: write_all(fd, piece),
+                write=FileWriter(fd).write,
                 where=where,
                 algorithm=algorithm,
                 limits=self._limits,
                 progress=advance,
+                lanes=worth_lanes(size),
             )
         finally:
             os.close(fd)
@@ -137,8 +145,13 @@ class StoreTransaction:
                 assert isinstance(staged.token, str | bytes)
                 self._ready[write.digest] = (staged.token, staged.measure)
         advance = _advancer(report)
-        unread = sorted((w for w in to_read if blobs[w.digest].staged is None), key=lambda w: -w.size)
-        each(lambda write, check: self._read(write, blobs[write.digest], advance, check), unread, jobs)
+        unread = [write for write in to_read if blobs[write.digest].staged is None]
+        each_blob(
+            lambda write, check, lanes: self._read(write, blobs[write.digest], advance, check, lanes=lanes),
+            unread,
+            lambda write: write.size,
+            jobs,
+        )
         report(Event("end"))
 
     def _origin(self, write: Write, fetch: Callable[[Write], Blob]) -> Blob:
@@ -158,13 +171,15 @@ class StoreTransaction:
         staged = token if isinstance(token, str) else self._layout.blob_path(token)
         return Blob(blob.size, blob.where, lambda: opened(staged, blob.size, blob.where))
 
-    def _read(self, write: Write, blob: Blob, advance: Callable[[int], object], checkpoint: Checkpoint) -> None:
+    def _read(
+        self, write: Write, blob: Blob, advance: Callable[[int], object], checkpoint: Checkpoint, *, lanes: bool
+    ) -> None:
         assert blob.open is not None
         fd, path = self._new_file()
 
-        def take(piece: memoryview) -> None:
+        def passed(count: int) -> None:
             checkpoint()
-            write_all(fd, piece)
+            advance(count)
 
         try:
             with blob.open() as whole:
@@ -172,12 +187,13 @@ class StoreTransaction:
                 content = plain(whole, where=blob.where, limits=self._limits) if made else whole
                 measured = measure(
                     Window(content, write.size + 1),
-                    write=take,
+                    write=FileWriter(fd).write,
                     where=blob.where,
                     algorithm=write.digest.algorithm,
                     diff=write.diff_id is not None,
                     limits=self._limits,
-                    progress=advance,
+                    progress=passed,
+                    lanes=lanes,
                 )
             prove(write, measured, blob.where)
         except Refused:

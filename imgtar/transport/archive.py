@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from imgtar.blob.compression import Compression, sniff
 from imgtar.blob.decompress import decompressing
 from imgtar.blob.files import read_into
+from imgtar.blob.lanes import ReadAhead
 from imgtar.blob.stream import Readable
 from imgtar.blob.tar_header import EntryKind
 from imgtar.blob.tar_names import Entry, resolve_links
 from imgtar.blob.tar_reader import TarReader
 from imgtar.blob.tar_stream import FileStream, PipeStream
-from imgtar.blob.workers import ReadAhead
 from imgtar.errors import Refused
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.finding import Finding

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from imgtar.blob.compression import Compression
 from imgtar.blob.decompress import plain
 from imgtar.blob.files import is_damage
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
-from imgtar.blob.workers import Checkpoint, each
+from imgtar.blob.workers import Checkpoint, each_blob, worth_lanes
 from imgtar.errors import ImgtarError, Refused
 from imgtar.events import Event, Report, silent
 from imgtar.graph.finding import Finding
@@ -80,7 +80,15 @@ class Check:
         algorithm = claimed.algorithm if claimed is not None else "sha256"
         # A pre-1.10 archive says nothing of its layers: without their diff IDs there are no configs, no image IDs.
         diff = self._diff or where.endswith("/layer.tar")
-        measured = measure(content, write=keep, where=where, algorithm=algorithm, diff=diff, limits=self._limits)
+        measured = measure(
+            content,
+            write=keep,
+            where=where,
+            algorithm=algorithm,
+            diff=diff,
+            limits=self._limits,
+            lanes=worth_lanes(size),
+        )
         if kept is not None:
             self._budget -= len(kept)
         if kept is not None:
@@ -101,14 +109,21 @@ class Check:
         for write in plan.writes:
             if write.kept is not None:
                 self._count(write.size)
-        to_read.sort(key=lambda pair: -pair[0].size)
-        each(lambda pair, check: self.examine(pair[0], pair[1], check), to_read, jobs)
+        self.examine_all(to_read, jobs)
         report(Event("end"))
 
-    def examine(self, write: Write, blob: Blob, checkpoint: Checkpoint) -> None:
-        """Measure one blob and compare."""
+    def examine_all(self, blobs: Iterable[tuple[Write, Blob]], jobs: int) -> None:
+        """Measure blobs and compare, up to ``jobs`` at once, the largest first."""
+        each_blob(
+            lambda pair, checkpoint, lanes: self._examine(*pair, checkpoint, lanes=lanes),
+            blobs,
+            lambda pair: pair[0].size,
+            jobs,
+        )
+
+    def _examine(self, write: Write, blob: Blob, checkpoint: Checkpoint, *, lanes: bool) -> None:
         try:
-            measured = self._measured(write, blob, checkpoint)
+            measured = self._measured(write, blob, checkpoint, lanes=lanes)
             prove(write, measured, blob.where)
             self._media_type(write, measured, blob.where)
         except ImgtarError as error:
@@ -128,7 +143,7 @@ class Check:
             self.findings.append(finding)
             self.bad.add(write.digest)
 
-    def _measured(self, write: Write, blob: Blob, checkpoint: Checkpoint) -> Measure:
+    def _measured(self, write: Write, blob: Blob, checkpoint: Checkpoint, *, lanes: bool) -> Measure:
         made = write.made_from is not None
         if blob.staged is not None:
             passed = blob.staged.measure
@@ -153,6 +168,7 @@ class Check:
                 diff=write.diff_id is not None,
                 limits=self._limits,
                 progress=advance,
+                lanes=lanes,
             )
 
     def _media_type(self, write: Write, measured: Measure, where: str) -> None:

@@ -6,16 +6,19 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from imgtar.blob.compress import compressing
 from imgtar.blob.compression import Compression
-from imgtar.blob.files import sync_directory, write_all
+from imgtar.blob.files import FileWriter, sync_directory, write_all
+from imgtar.blob.lanes import ReadAhead, WriteBehind
 from imgtar.blob.measure import buffer
+from imgtar.blob.stream import Readable
 from imgtar.blob.tar_writer import TarWriter
-from imgtar.blob.workers import WriteBehind
+from imgtar.blob.workers import worth_lanes
 from imgtar.errors import LocalTrouble, NotFound, StoreTrouble, UsageError, local_trouble
 from imgtar.events import Event, Report
 from imgtar.graph.plan import Plan, PlannedRoot, Write
@@ -215,15 +218,14 @@ def _copy(write: Write, fetch: Fetch, out: Callable[[memoryview], object], repor
     else:
         blob = fetch(write)
         assert blob.open is not None
-        view = buffer()
-        with blob.open() as content:
-            while count := content.readinto(view):
-                size += count
+        with blob.open() as content, _pieces(content, write.size) as pieces:
+            for piece in pieces:
+                size += len(piece)
                 if size > write.size:
                     break
-                hasher.update(view[:count])
-                out(view[:count])
-                report(Event("advance", count=count))
+                hasher.update(piece)
+                out(piece)
+                report(Event("advance", count=len(piece)))
     if size != write.size or hasher.hexdigest() != write.digest.encoded:
         raise StoreTrouble(
             f"{write.title} is damaged in the store: its content does not match its digest",
@@ -233,19 +235,41 @@ def _copy(write: Write, fetch: Fetch, out: Callable[[memoryview], object], repor
         )
 
 
+@contextmanager
+def _pieces(content: Readable, size: int) -> Iterator[Iterator[memoryview]]:
+    """The pieces of a blob of ``size`` bytes, each good until the next; a large one is read on a thread of its own."""
+    if not worth_lanes(size):
+        view = buffer()
+        yield (view[:count] for count in iter(lambda: content.readinto(view), 0))
+        return
+    ahead = ReadAhead(content)
+
+    def taken() -> Iterator[memoryview]:
+        while True:
+            view, count = ahead.take()
+            if not count:
+                return
+            yield view[:count]
+            ahead.release(view)
+
+    try:
+        yield taken()
+    finally:
+        ahead.close()
+
+
 class _Output:
-    """The end of the pipe: counts, hashes and writes the archive's bytes on a thread of its own."""
+    """The end of the pipe: counts the archive's bytes, hashes them on one thread and writes them on another."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self._file = FileWriter(fd)
         self._hasher: Hasher = Digest("sha256", "").hasher()
         self.size = 0
-        self._behind = WriteBehind(self._take)
+        self._behind = WriteBehind(self._hasher.update, self._write)
 
-    def _take(self, piece: memoryview) -> None:
-        self._hasher.update(piece)
+    def _write(self, piece: memoryview) -> None:
         try:
-            write_all(self._fd, piece)
+            self._file.write(piece)
         except BrokenPipeError:
             raise LocalTrouble(
                 "the reader of the archive went away", hint="look at the program at the other end of the pipe"
@@ -358,7 +382,7 @@ def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report, thin: b
                     write_all(fd, file.body)
                 else:
                     assert file.write is not None
-                    _copy(file.write, fetch, _writer(fd), report)
+                    _copy(file.write, fetch, FileWriter(fd).write, report)
                     blobs += 1
                 os.fsync(fd)
             finally:
@@ -377,7 +401,3 @@ def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report, thin: b
         os.close(lock)
     report(Event("end"))
     return Written(size, None, blobs)
-
-
-def _writer(fd: int) -> Callable[[memoryview], object]:
-    return lambda piece: write_all(fd, piece)

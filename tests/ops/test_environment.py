@@ -62,7 +62,7 @@ def test_h245_little_memory_is_enough_or_it_is_said(megabytes: int, full: Imgtar
         assert stored(full.store) == before
 
 
-@pytest.mark.parametrize("command", [["load", "-i", "-", "-j", "4"], ["save", "app:1"], ["verify", "-j", "4"]])
+@pytest.mark.parametrize("command", [["load", "-i", "-", "-j", "4"], ["save", "app:1"], ["verify", "-", "-j", "4"]])
 def test_h245_threads_that_cannot_be_started_are_said(
     command: list[str], full: Imgtar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +75,7 @@ def test_h245_threads_that_cannot_be_started_are_said(
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    done = full(*command, stdin=oci_archive([MORE]) if command[0] == "load" else None)
+    done = full(*command, stdin=None if command[0] == "save" else oci_archive([MORE]))
     assert (done.code, "cannot start another thread" in done.errors) == (6, True), done.errors
     assert "hint:" in done.errors
     assert stored(full.store) == before
@@ -181,7 +181,7 @@ def test_h246_an_interruption_after_the_commit_point_is_told_as_such(
 
     with monkeypatch.context() as patch:
         patch.setattr(layout_module, "sync_directory", interrupt)
-        done = full(*command, stdin=oci_archive([MORE]) if command[0] == "load" else None)
+        done = full(*command, stdin=None if command[0] == "save" else oci_archive([MORE]))
     assert done.code == 130
     assert "it stays" in done.errors
     assert "nothing was committed" not in done.errors

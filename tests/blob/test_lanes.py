@@ -6,7 +6,7 @@ import gzip
 import threading
 from pathlib import Path
 
-from imgtar.blob.workers import ReadAhead
+from imgtar.blob.lanes import ReadAhead
 from imgtar.ops.verify import verify
 from tests.builders.images import make_image, oci_files
 

@@ -1,0 +1,207 @@
+"""One stream in several hands: who reads, who works on the bytes and who writes them, each on a thread of its own.
+
+Bytes lie in big buffers that go round: filled by the reader, worked on, taken by the writer, and back. Nothing is copied
+on the way, and whoever is fastest waits for a buffer, so memory is bounded.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from imgtar.blob.stream import BUFFER_SIZE, Readable
+from imgtar.blob.workers import started
+
+__all__ = ["ReadAhead", "Release", "WriteBehind"]
+
+_PATIENCE = 0.2
+"""Seconds that the end of a read is waited for: one from a file takes less, one from a silent pipe has no end."""
+
+Release = Callable[[memoryview], object]
+"""Takes a whole buffer back when nobody needs what is in it any more."""
+Step = Callable[[memoryview], object]
+
+
+class ReadAhead:
+    """Reads another stream on a thread of its own, up to ``depth`` buffers ahead.
+
+    Take what was read whole with :meth:`take` and give each buffer back with :meth:`release`, or let :meth:`readinto`
+    copy it. What the source raises is raised at its place in the stream, every time from then on.
+    """
+
+    def __init__(self, source: Readable, depth: int = 4) -> None:
+        self._source = source
+        self._free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[tuple[memoryview, int] | BaseException] = queue.SimpleQueue()
+        for _ in range(depth):
+            self._free.put(memoryview(bytearray(BUFFER_SIZE)))
+        self._current: tuple[memoryview, int] | None = None
+        self._taken = 0
+        self._failure: BaseException | None = None
+        self._ending = threading.Lock()
+        self._ended = False
+        self._then: Callable[[], object] | None = None
+        self._thread = started(self._run, "imgtar-read")
+
+    def _run(self) -> None:
+        try:
+            self._read()
+        finally:
+            with self._ending:
+                self._ended = True
+            if self._then is not None:
+                self._then()
+
+    def _read(self) -> None:
+        while (view := self._free.get()) is not None:
+            try:
+                count = self._source.readinto(view)
+            except BaseException as error:  # noqa: BLE001 - it is handed to the reader, whose thread decides
+                self._full.put(error)
+                return
+            self._full.put((view, count))
+            if not count:
+                return
+
+    def take(self) -> tuple[memoryview, int]:
+        """The next buffer and how many bytes of it are filled: 0 at the end."""
+        if self._failure is not None:
+            raise self._failure
+        item = self._full.get()
+        if isinstance(item, BaseException):
+            self._failure = item
+            raise item
+        if not item[1]:
+            self._full.put(item)  # Whoever asks again is told again.
+        return item
+
+    def release(self, buffer: memoryview) -> None:
+        """Give a buffer of :meth:`take` back, from any thread."""
+        self._free.put(buffer)
+
+    def readinto(self, target: memoryview, /) -> int:
+        """Fill ``target`` from what was read ahead."""
+        if self._current is None:
+            self._current, self._taken = self.take(), 0
+        view, count = self._current
+        size = min(len(target), count - self._taken)
+        target[:size] = view[self._taken : self._taken + size]
+        self._taken += size
+        if self._taken == count:
+            self._current = None
+            if count:
+                self.release(view)
+        return size
+
+    def close(self, then: Callable[[], object] = lambda: None) -> None:
+        """Stop reading ahead, and do ``then`` (close the source) once nobody reads from it any more.
+
+        A descriptor that was closed under a reader could be another file's by the time it is read. A read that waits
+        for a silent pipe is not waited for: it may take for ever. Then the thread closes the source when it ends.
+        """
+        with suppress(queue.Empty):
+            while True:
+                self._free.get_nowait()
+        self._free.put(None)
+        self._thread.join(_PATIENCE)
+        with self._ending:
+            if not self._ended:
+                self._then = then
+                return
+        then()
+
+
+class WriteBehind:
+    """Does ``steps`` with every piece, each on a thread of its own: the next piece is read while the last is written.
+
+    :meth:`write` copies into big buffers, so the caller may reuse his at once, and small pieces are joined;
+    :meth:`hand_over` takes a buffer as it is. After a step has failed no further step sees anything more.
+    """
+
+    def __init__(self, *steps: Step, depth: int = 4) -> None:
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._depth = depth
+        self._current: memoryview | None = None
+        self._filled = 0
+        self._failure: BaseException | None = None
+        self._stopped = False
+        self._queues = [queue.SimpleQueue[tuple[memoryview, int, Release] | None]() for _ in steps]
+        self._threads: list[threading.Thread] = []
+        try:
+            for position, step in enumerate(steps):
+                self._threads.append(started(self._runner(position, step), "imgtar-write"))
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _runner(self, position: int, step: Step) -> Callable[[], None]:
+        incoming = self._queues[position]
+        outgoing = self._queues[position + 1] if position + 1 < len(self._queues) else None
+
+        def run() -> None:
+            while (item := incoming.get()) is not None:
+                view, count, release = item
+                if self._failure is None:
+                    try:
+                        step(view[:count])
+                    except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
+                        self._failure = error
+                if outgoing is not None:
+                    outgoing.put(item)
+                else:
+                    release(view)
+            if outgoing is not None:
+                outgoing.put(None)
+
+        return run
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take a copy of ``data``; raises what an earlier step raised."""
+        if self._failure is not None:
+            raise self._failure
+        view = memoryview(data)
+        while view:
+            current = self._current if self._current is not None else self._buffer()
+            count = min(len(view), BUFFER_SIZE - self._filled)
+            current[self._filled : self._filled + count] = view[:count]
+            self._filled += count
+            view = view[count:]
+            if self._filled == BUFFER_SIZE:
+                self._pass_on()
+
+    def hand_over(self, buffer: memoryview, count: int, release: Release) -> None:
+        """Take the first ``count`` bytes of ``buffer`` as they are; ``release`` gets it back after the last step."""
+        self._pass_on()
+        self._queues[0].put((buffer, count, release))
+        if self._failure is not None:
+            raise self._failure
+
+    def _buffer(self) -> memoryview:
+        if self._depth:
+            self._depth -= 1
+            self._current = memoryview(bytearray(BUFFER_SIZE))
+        else:
+            self._current = self._free.get()
+        return self._current
+
+    def _pass_on(self) -> None:
+        if self._current is not None:
+            self._queues[0].put((self._current, self._filled, self._free.put))
+            self._current, self._filled = None, 0
+
+    def finish(self) -> None:
+        """Wait until every step is done with everything; raises what a step raised."""
+        self._pass_on()
+        self.abandon()
+        if self._failure is not None:
+            raise self._failure
+
+    def abandon(self) -> None:
+        """Stop without passing on what is still in hand. Idempotent."""
+        if not self._stopped:
+            self._stopped = True
+            self._queues[0].put(None)
+            for thread in self._threads:
+                thread.join()
