@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 
 from imgtar.blob.compression import GZIP_MAGIC, Compression, checked_level
+from imgtar.blob.lanes import InOrder
 from imgtar.blob.stream import BUFFER_SIZE
 from imgtar.errors import UsageError
 
@@ -16,6 +17,9 @@ __all__ = ["Compressor", "compressing"]
 
 Bytes = bytes | bytearray | memoryview
 
+_GZIP_BLOCK = 1 << 20
+_GZIP_WINDOW = 32 << 10  # how far back deflate can refer (RFC 1951)
+_DEFLATE_END = b"\x03\x00"  # an empty last block: whichever block is the last one, none need know
 _ZSTD_JOB = 2 << 20
 _ZSTD_WINDOW_LOG = 23
 _ZSTD_THREADS = 64  # each brings about 16 MiB of buffers with it
@@ -42,6 +46,9 @@ class Compressor:
             self._finished = True
             self._complete()
 
+    def abandon(self) -> None:
+        """Let go of threads after an error; nothing more is written. Idempotent."""
+
     def _emit(self, data: bytes) -> None:
         if data:
             self._hand_on(data)
@@ -54,33 +61,63 @@ class Compressor:
 
 
 class _GzipCompressor(Compressor):
-    """gzip without a time, a name or the name of this system.
+    """gzip without a time, a name or the name of this system, cut into blocks that are compressed at once.
+
+    Every block ends on a byte (a deflate sync flush) and may refer to the 32 KiB before it, as pigz has it: the stream is
+    one member, as good as a single one to any reader, and the number of threads changes only the speed.
 
     This is zlib, not isal, although isal is several times as fast: isal picks other code, and may write other bytes,
     on another CPU. The same image must have the same digest wherever it is saved.
     """
 
-    def __init__(self, write: Callable[[bytes | memoryview], object], level: int) -> None:
+    def __init__(self, write: Callable[[bytes | memoryview], object], level: int, jobs: int) -> None:
         import zlib
 
         super().__init__(write)
-        self._crc32 = zlib.crc32
-        self._deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL)
+        self._zlib = zlib
+        self._level = level
         self._crc = 0
         self._size = 0
+        self._block = bytearray()
+        self._before = b""
+        self._blocks = InOrder(self._deflated, self._emit, jobs)
         # The header is written by hand because zlib's own names the operating system it was built for.
         effort = {1: 4, 9: 2}.get(level, 0)
         self._header = GZIP_MAGIC + bytes((0, 0, 0, 0, 0, effort, 255))
 
+    def _deflated(self, work: tuple[bytes, bytearray]) -> bytes:
+        before, block = work
+        zlib = self._zlib
+        settings = (self._level, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_DEFAULT_STRATEGY)
+        deflate = zlib.compressobj(*settings, before) if before else zlib.compressobj(*settings)
+        done: bytes = deflate.compress(block) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        return done
+
     def _compress(self, piece: memoryview) -> None:
-        self._begin()
-        self._crc = self._crc32(piece, self._crc)
+        self._crc = self._zlib.crc32(piece, self._crc)
         self._size += len(piece)
-        self._emit(self._deflate.compress(piece))
+        while piece:
+            room = _GZIP_BLOCK - len(self._block)
+            self._block += piece[:room]
+            piece = piece[room:]
+            if len(self._block) == _GZIP_BLOCK:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._begin()
+        self._blocks.put((self._before, self._block))
+        self._before = bytes(self._block[-_GZIP_WINDOW:])
+        self._block = bytearray()
 
     def _complete(self) -> None:
         self._begin()
-        self._emit(self._deflate.flush() + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
+        if self._block:
+            self._pass_on()
+        self._blocks.finish()
+        self._emit(_DEFLATE_END + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
+
+    def abandon(self) -> None:
+        self._blocks.abandon()
 
     def _begin(self) -> None:
         header, self._header = self._header, b""
@@ -128,14 +165,14 @@ def compressing(
 ) -> Compressor:
     """Return a compressor that hands its output to ``write``. The output depends on data, kind and level alone.
 
-    ``level`` None means gzip 6 or zstd 3. ``jobs`` is the number of threads; gzip always uses one. What ``write`` gets
-    for ``NONE`` is a view of the caller's data, good only during the call.
+    ``level`` None means gzip 6 or zstd 3. ``jobs`` is the number of threads. What ``write`` gets for ``NONE`` is a view of
+    the caller's data, good only during the call.
     """
     level = checked_level(kind, level)
     if jobs < 1:
         raise UsageError(f"{jobs} is not a number of threads", hint="use 1 or more")
     if kind is Compression.GZIP:
-        return _GzipCompressor(write, level)
+        return _GzipCompressor(write, level, jobs)
     if kind is Compression.ZSTD:
         return _ZstdCompressor(write, level, jobs)
     return Compressor(write)

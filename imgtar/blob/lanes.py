@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Generic, TypeVar
 
 from imgtar.blob.stream import BUFFER_SIZE, Readable
 from imgtar.blob.workers import started
 
-__all__ = ["ReadAhead", "Release", "WriteBehind"]
+__all__ = ["InOrder", "ReadAhead", "Release", "WriteBehind"]
 
 _PATIENCE = 0.2
 """Seconds that the end of a read is waited for: one from a file takes less, one from a silent pipe has no end."""
@@ -22,6 +24,8 @@ _PATIENCE = 0.2
 Release = Callable[[memoryview], object]
 """Takes a whole buffer back when nobody needs what is in it any more."""
 Step = Callable[[memoryview], object]
+_Work = TypeVar("_Work")
+_Done = TypeVar("_Done")
 
 
 class ReadAhead:
@@ -205,3 +209,60 @@ class WriteBehind:
             self._queues[0].put(None)
             for thread in self._threads:
                 thread.join()
+
+
+class InOrder(Generic[_Work, _Done]):
+    """Does ``work`` on up to ``jobs`` threads, and hands the results to ``deliver`` in the order of :meth:`put`.
+
+    ``deliver`` is called on the caller's thread, in :meth:`put` and :meth:`finish`. With one job there are no threads.
+    """
+
+    def __init__(self, work: Callable[[_Work], _Done], deliver: Callable[[_Done], object], jobs: int) -> None:
+        self._work = work
+        self._deliver = deliver
+        self._jobs = jobs
+        self._todo: queue.SimpleQueue[tuple[_Work, queue.SimpleQueue[_Done | BaseException]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._pending: deque[queue.SimpleQueue[_Done | BaseException]] = deque()
+        self._threads: list[threading.Thread] = []
+
+    def _run(self) -> None:
+        while (item := self._todo.get()) is not None:
+            work, answer = item
+            try:
+                answer.put(self._work(work))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the result is taken
+                answer.put(error)
+
+    def put(self, work: _Work) -> None:
+        """Take one piece of work; raises what an earlier one raised."""
+        if self._jobs <= 1:
+            self._deliver(self._work(work))
+            return
+        if len(self._threads) < self._jobs:
+            self._threads.append(started(self._run, "imgtar-pack"))
+        answer: queue.SimpleQueue[_Done | BaseException] = queue.SimpleQueue()
+        self._pending.append(answer)
+        self._todo.put((work, answer))
+        while len(self._pending) > 2 * self._jobs:
+            self._take()
+
+    def _take(self) -> None:
+        done = self._pending.popleft().get()
+        if isinstance(done, BaseException):
+            raise done
+        self._deliver(done)
+
+    def finish(self) -> None:
+        """Deliver everything; raises what work raised."""
+        while self._pending:
+            self._take()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let the threads end, without delivering what is still in hand. Idempotent."""
+        self._pending.clear()
+        for _ in self._threads:
+            self._todo.put(None)
+        self._threads.clear()

@@ -112,13 +112,14 @@ def recompress(
     )
     made: dict[Digest, tuple[str, int]] = {}
     changed: dict[Digest, Descriptor] = {}
+    threads = max(1, jobs // len(layers)) if layers else 1  # Fewer layers than cores: several work on each.
 
     def work(write: Write, checkpoint: Checkpoint) -> None:
         def follow(event: Event) -> None:
             checkpoint()
             report(event)
 
-        result = _convert(write, fetch(write), kind, level, scratch, follow)
+        result = _convert(write, fetch(write), kind, level, scratch, threads, follow)
         if result is not None:
             descriptor, path = result
             changed[write.digest] = descriptor
@@ -156,7 +157,7 @@ def recompress(
 
 
 def _convert(
-    write: Write, blob: Blob, kind: Compression, level: int | None, scratch: str | None, report: Report
+    write: Write, blob: Blob, kind: Compression, level: int | None, scratch: str | None, threads: int, report: Report
 ) -> tuple[Descriptor, str] | None:
     """Write one layer anew, proving the old one on the way; ``None`` when it has the compression already."""
     assert blob.open is not None
@@ -175,9 +176,9 @@ def _convert(
             size += len(data)
             write_all(fd, data)
 
+        compressor = compressing(kind, level, emit, jobs=threads)
         try:
             plain = decompressing(checked, sniff(checked.peek()), where=write.title)
-            compressor = compressing(kind, level, emit)
             view = buffer()
             while count := plain.readinto(view):
                 plain_hash.update(view[:count])
@@ -187,6 +188,7 @@ def _convert(
             # What went into the store was proved: a stream that is broken now is damage of the store.
             raise _damaged(write, error.message) from None
         finally:
+            compressor.abandon()
             os.close(fd)
         checked.prove()
     diff_id = Digest.from_hex(plain_hash.hexdigest())

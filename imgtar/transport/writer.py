@@ -307,8 +307,8 @@ def write_tar(
     folders, files = _contents(plan, form, thin)
     report(Event("start", "saving", total=sum(file.size for file in files)))
     output = _Output(fd)
+    compressor = compressing(compression, level, output.write, jobs=jobs)
     try:
-        compressor = compressing(compression, level, output.write, jobs=jobs)
         tar = TarWriter(compressor.write)
         blobs = 0
         wrote_folders = False
@@ -332,6 +332,7 @@ def write_tar(
         compressor.finish()
         digest = output.finish()
     except BaseException:
+        compressor.abandon()
         output.abandon()
         raise
     report(Event("end"))

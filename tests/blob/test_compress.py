@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import threading
+import time
 import zlib
 
 import pytest
@@ -44,8 +46,45 @@ def test_gzip_names_no_time_no_file_and_no_system() -> None:
     data = written(GZIP, None, TEXT)
     assert data[:10] == b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
     assert gzip.decompress(data) == TEXT
-    assert data[10:-8] == zlib.compress(TEXT, 6)[2:-4]
-    assert written(GZIP, None, TEXT, jobs=4) == data
+
+
+def test_gzip_blocks_refer_to_what_stands_before_them() -> None:
+    """Cut into blocks that know nothing of each other, far more would be written."""
+    line = b" ".join(str(number * number).encode() for number in range(3000))
+    text = line * (5 * (1 << 20) // len(line))
+    whole = len(zlib.compress(text, 6))
+    cut = sum(len(zlib.compress(text[start : start + (1 << 20)], 6)) for start in range(0, len(text), 1 << 20))
+    assert len(written(GZIP, None, text)) < whole + (cut - whole) / 4
+
+
+@pytest.mark.parametrize("size", [1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 20])
+def test_the_number_of_threads_does_not_change_what_gzip_writes(size: int) -> None:
+    data = (NOISE[:400_000] + TEXT * 50_000)[:size]
+    one = written(GZIP, None, data)
+    assert gzip.decompress(one) == data
+    for jobs in (2, 3, 8):
+        pieces = [data[start : start + 777_777] for start in range(0, len(data), 777_777)]
+        assert written(GZIP, None, *pieces, jobs=jobs) == one
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_an_error_of_the_writer_ends_the_threads_that_compress(jobs: int) -> None:
+    taken = bytearray()
+
+    def full(data: bytes | memoryview) -> None:
+        taken.extend(data)
+        if len(taken) > 2_000_000:
+            raise OSError(28, "No space left on device")
+
+    before = threading.active_count()
+    compressor = compressing(GZIP, None, full, jobs=jobs)
+    with pytest.raises(OSError, match="No space"):
+        compressor.write(NOISE * 9)
+    compressor.abandon()
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 8 << 20, 16 << 20, (16 << 20) + 1])
