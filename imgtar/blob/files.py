@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -14,6 +16,7 @@ from imgtar.errors import Refused
 __all__ = [
     "FileWindow",
     "FileWriter",
+    "can_share",
     "is_damage",
     "opened",
     "read_into",
@@ -28,6 +31,11 @@ __all__ = [
 
 _WRITE_BACK = 8 << 20
 """Bytes after which the disk is asked to begin. Less would cost calls, more leaves a longer wait at the end."""
+
+_BLOCK = 4096
+_WORTH_SHARING = 64 << 10
+"""Bytes below which a copy costs less than what the file system writes down about shared blocks."""
+_FICLONERANGE = 0x4020940D  # linux/fs.h, on x86, arm and most others; elsewhere it is an ioctl that is not known
 
 _DAMAGE = {
     errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO
@@ -45,24 +53,24 @@ def is_damage(error: OSError) -> bool:
 class FileWindow:
     """``size`` bytes of a file from ``offset``, read with ``pread``: many threads may share one descriptor."""
 
-    __slots__ = ("_fd", "_left", "_offset", "_where")
+    __slots__ = ("fd", "left", "offset", "where")
 
     def __init__(self, fd: int, offset: int, size: int, where: str) -> None:
-        self._fd = fd
-        self._offset = offset
-        self._left = size
-        self._where = where
+        self.fd = fd
+        self.offset = offset
+        self.left = size
+        self.where = where
 
     def readinto(self, target: memoryview, /) -> int:
         """Fill ``target``. Raises ``E_TRUNC`` when the file has become shorter than it was."""
-        if not self._left:
+        if not self.left:
             return 0
-        count = os.preadv(self._fd, [target if len(target) <= self._left else target[: self._left]], self._offset)
+        count = os.preadv(self.fd, [target if len(target) <= self.left else target[: self.left]], self.offset)
         if count == 0:
-            message = f"the file ends at byte {self._offset}, {self._left} bytes early: it changed while it was read"
-            raise Refused("E_TRUNC", message, where=self._where, hint="copy it again and check the medium")
-        self._offset += count
-        self._left -= count
+            message = f"the file ends at byte {self.offset}, {self.left} bytes early: it changed while it was read"
+            raise Refused("E_TRUNC", message, where=self.where, hint="copy it again and check the medium")
+        self.offset += count
+        self.left -= count
         return count
 
 
@@ -120,26 +128,54 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 class FileWriter:
     """Writes to a descriptor from where it stands, and lets the disk begin at once instead of at the sync in the end."""
 
-    __slots__ = ("_asked", "_fd", "_offset")
+    __slots__ = ("_asked", "_fd", "_regular", "offset")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        regular = stat.S_ISREG(os.fstat(fd).st_mode)
-        self._offset = os.lseek(fd, 0, os.SEEK_CUR) if regular else 0
-        self._asked = self._offset if regular else -1
+        self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        self.offset = os.lseek(fd, 0, os.SEEK_CUR) if self._regular else 0
+        self._asked = self.offset
 
     def write(self, data: bytes | memoryview) -> None:
         """Write every byte."""
         write_all(self._fd, data)
-        if self._asked < 0:
-            return
-        self._offset += len(data)
-        if self._offset - self._asked >= _WRITE_BACK:
+        self.offset += len(data)
+        if self._regular and self.offset - self._asked >= _WRITE_BACK:
             # What is dirty the kernel begins to write when told that it is not needed, and keeps until that is done
             # (Linux mm/fadvise.c). It is advice: a file system that will not take it takes the data all the same.
             with suppress(OSError):
-                os.posix_fadvise(self._fd, self._asked, self._offset - self._asked, os.POSIX_FADV_DONTNEED)
-            self._asked = self._offset
+                os.posix_fadvise(self._fd, self._asked, self.offset - self._asked, os.POSIX_FADV_DONTNEED)
+            self._asked = self.offset
+
+    def clone(self, window: FileWindow) -> int:
+        """Put the beginning of ``window`` here by sharing its blocks, where the file system can; return how many bytes.
+
+        What was shared is passed over: the next write comes behind it, and ``window`` still has all of it to be read.
+        """
+        readable = self._regular and fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+        size = _share(window, self._fd, self.offset) if readable else 0
+        if size:
+            self.offset = self._asked = os.lseek(self._fd, self.offset + size, os.SEEK_SET)
+        return size
+
+
+def can_share(window: FileWindow, fd: int) -> bool:
+    """Whether the blocks of ``window`` can be shared with the empty file ``fd``, found out by doing it."""
+    size = _share(window, fd, 0)
+    os.ftruncate(fd, 0)
+    return size > 0
+
+
+def _share(window: FileWindow, fd: int, offset: int) -> int:
+    """Clone whole blocks (Linux ioctl_ficlonerange(2): btrfs, xfs and others); 0 when that cannot be."""
+    size = window.left // _BLOCK * _BLOCK
+    if size < _WORTH_SHARING or window.offset % _BLOCK or offset % _BLOCK:
+        return 0
+    try:
+        fcntl.ioctl(fd, _FICLONERANGE, struct.pack("=qQQQ", window.fd, window.offset, size, offset))
+    except OSError:
+        return 0  # Another file system, one that cannot, or no space: then it is copied, and errors are told.
+    return size
 
 
 def _wait(fd: int, what: int) -> None:

@@ -195,6 +195,14 @@ class WriteBehind:
             self._queues[0].put((self._current, self._filled, self._free.put))
             self._current, self._filled = None, 0
 
+    def flush(self) -> None:
+        """Wait until every step is done with everything up to now; raises what a step raised."""
+        done: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self.hand_over(memoryview(b""), 0, done.put)
+        done.get()
+        if self._failure is not None:
+            raise self._failure
+
     def finish(self) -> None:
         """Wait until every step is done with everything; raises what a step raised."""
         self._pass_on()

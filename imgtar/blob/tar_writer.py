@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 from imgtar.blob.tar_header import BLOCK, USTAR_SIZE_CEILING, clean_name, padding
 
-__all__ = ["TarWriter"]
+__all__ = ["ALIGNMENT", "TarWriter"]
 
+ALIGNMENT = 4096
+"""Bytes of a block of most file systems."""
 _MARKER = bytes(2 * BLOCK)
 _PAX_NAME = b"PaxHeaders/entry"
 
@@ -38,12 +40,20 @@ class TarWriter:
         self._begin(name, directory=True)
         self._put(_headers(name + "/", 0))
 
-    def start_file(self, name: str, size: int) -> None:
-        """Begin a file of exactly ``size`` bytes. Raises ``ValueError``."""
+    def start_file(self, name: str, size: int, *, aligned: bool = False) -> None:
+        """Begin a file of exactly ``size`` bytes. Raises ``ValueError``.
+
+        With ``aligned`` its data begins at a multiple of ``ALIGNMENT``, so that file systems can share its blocks with
+        other files instead of copying them. What fills the gap is a pax comment, which no reader may heed (POSIX pax,
+        "pax Extended Header Keyword/Value Pairs").
+        """
         if size < 0:
             raise ValueError(f"negative size {size} for {name!r}")
         self._begin(name, directory=False)
-        self._put(_headers(name, size))
+        headers = _headers(name, size)
+        if aligned and (gap := -(self.offset + len(headers)) % ALIGNMENT):
+            headers = _headers(name, size, gap)
+        self._put(headers)
         self._open, self._size, self._left = name, size, size
 
     def write(self, data: bytes | memoryview) -> None:
@@ -99,8 +109,11 @@ class TarWriter:
             self.offset += len(data)
 
 
-def _headers(name: str, size: int) -> bytes:
-    """Return the header blocks for ``name``, a directory if it ends in a slash, with a pax header where needed."""
+def _headers(name: str, size: int, gap: int = 0) -> bytes:
+    """Return the header blocks for ``name``, a directory if it ends in a slash, with a pax header where needed.
+
+    They are longer by ``gap`` bytes, or by ``ALIGNMENT`` more, than without it; it is a multiple of the block.
+    """
     raw = name.encode()
     kind = b"5" if raw.endswith(b"/") else b"0"
     records = b""
@@ -113,6 +126,13 @@ def _headers(name: str, size: int) -> bytes:
         records += _record(b"size", b"%d" % size)
         size = 0
     header = _block(*split, size, kind)
+    if gap:
+        # A pax header takes one block at least, and its records another; where there is one already, only records grow.
+        before = len(records) + padding(len(records)) + BLOCK if records else 0
+        room = before + gap - BLOCK
+        if room <= len(records) + len(_record(b"comment", b"")):
+            room += ALIGNMENT
+        records += _filler(room - len(records))
     if not records:
         return header
     return _block(b"", _PAX_NAME, len(records), b"x") + records + bytes(padding(len(records))) + header
@@ -134,6 +154,12 @@ def _record(key: bytes, value: bytes) -> bytes:
     length = rest + len(str(rest))
     length = rest + len(str(length))
     return b"%d %s=%s\n" % (length, key, value)
+
+
+def _filler(size: int) -> bytes:
+    """A comment record of ``size`` bytes."""
+    body = size - len(b"%d comment=\n" % size)
+    return b"%d comment=%s\n" % (size, b" " * body)
 
 
 def _block(prefix: bytes, name: bytes, size: int, kind: bytes) -> bytes:

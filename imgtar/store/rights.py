@@ -23,11 +23,11 @@ _FOLDER_OF_GROUP = stat.S_ISGID | stat.S_IRWXG
 
 
 def new_file(path: str) -> int:
-    """Make a file of our own and open it for writing. What a killed process left under that name goes.
+    """Make a file of our own and open it for reading and writing. What a killed process left under that name goes.
 
     It is never opened: it may belong to another user, and be a link to what is nobody's business.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, FILE)
     except FileExistsError:

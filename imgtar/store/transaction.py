@@ -6,11 +6,11 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 
 from imgtar.blob.decompress import plain
-from imgtar.blob.files import FileWriter, opened, sync_directory, write_all
+from imgtar.blob.files import FileWindow, FileWriter, can_share, opened, sync_directory, write_all
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each, each_blob, worth_lanes
@@ -131,7 +131,7 @@ class StoreTransaction:
         """See :class:`imgtar.ports.Transaction`. Checks the space first; the largest blobs start first."""
         to_read = [write for write in plan.writes if write.kept is None]
         blobs = {write.digest: self._origin(write, fetch) for write in to_read}
-        self._check_space(sum(write.size for write in to_read if blobs[write.digest].staged is None))
+        self._check_space([(w, blobs[w.digest]) for w in to_read if blobs[w.digest].staged is None])
         report(Event("start", "loading", total=sum(w.size for w in to_read if blobs[w.digest].staged is None)))
         for write in plan.writes:
             if write.kept is not None:
@@ -181,13 +181,19 @@ class StoreTransaction:
             checkpoint()
             advance(count)
 
+        file = FileWriter(fd)
         try:
             with blob.open() as whole:
                 made = write.made_from is not None
                 content = plain(whole, where=blob.where, limits=self._limits) if made else whole
+                if isinstance(content, FileWindow) and content.left == write.size and file.clone(content):
+                    content = _completed(content, file, fd)
+                    take = None
+                else:
+                    take = file.write
                 measured = measure(
                     Window(content, write.size + 1),
-                    write=FileWriter(fd).write,
+                    write=take,
                     where=blob.where,
                     algorithm=write.digest.algorithm,
                     diff=write.diff_id is not None,
@@ -215,8 +221,11 @@ class StoreTransaction:
                 hint="load an archive that carries it: that repairs the store",
             )
 
-    def _check_space(self, needed: int) -> None:
+    def _check_space(self, coming: Sequence[tuple[Write, Blob]]) -> None:
         free = shutil.disk_usage(self._layout.path).free
+        needed = sum(write.size for write, _ in coming)
+        if needed + _MARGIN > free:  # What shares its blocks with the archive needs none of its own.
+            needed -= sum(write.size for write, blob in coming if write.made_from is None and self._can_share(blob))
         if needed + _MARGIN > free:
             raise LocalTrouble(
                 f"the load needs {human_size(needed)}, only {human_size(free)} are free",
@@ -225,6 +234,16 @@ class StoreTransaction:
                 hint="free some space, or choose another store with --store",
                 details={"needed": needed, "free": free},
             )
+
+    def _can_share(self, blob: Blob) -> bool:
+        assert blob.open is not None
+        fd, path = self._new_file()
+        try:
+            with blob.open() as content:
+                return isinstance(content, FileWindow) and can_share(content, fd)
+        finally:
+            os.close(fd)
+            os.unlink(path)
 
     def commit(self, plan: Plan) -> Receipt:
         """See :class:`imgtar.ports.Transaction`. The replace of ``index.json`` is the commit point."""
@@ -285,6 +304,16 @@ class StoreTransaction:
             sync_directory(folder)
         if folders:
             sync_directory(os.path.dirname(next(iter(folders))))
+
+
+def _completed(window: FileWindow, file: FileWriter, fd: int) -> FileWindow:
+    """Copy what could not be cloned of a window, less than a block. What is to be measured is what is here now."""
+    size, shared = window.left, file.offset
+    rest = FileWindow(window.fd, window.offset + shared, size - shared, window.where)
+    view = memoryview(bytearray(rest.left or 1))
+    while count := rest.readinto(view):
+        file.write(view[:count])
+    return FileWindow(fd, 0, size, window.where)
 
 
 def _sync(path: str) -> None:

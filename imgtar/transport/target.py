@@ -44,7 +44,7 @@ def whole_file(path: str) -> Iterator[int]:
         return
     stem = os.path.join(folder, hidden(os.path.basename(path)))
     temporary, fd = temporary_beside(
-        stem, path, lambda name: os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        stem, path, lambda name: os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     )
     try:
         yield fd

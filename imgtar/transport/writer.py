@@ -6,30 +6,27 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from imgtar.blob.compress import compressing
 from imgtar.blob.compression import Compression
 from imgtar.blob.files import FileWriter, sync_directory, write_all
-from imgtar.blob.lanes import ReadAhead, WriteBehind
-from imgtar.blob.measure import buffer
-from imgtar.blob.stream import Readable
 from imgtar.blob.tar_writer import TarWriter
 from imgtar.blob.workers import worth_lanes
-from imgtar.errors import LocalTrouble, NotFound, StoreTrouble, UsageError, local_trouble
+from imgtar.errors import LocalTrouble, NotFound, UsageError, local_trouble
 from imgtar.events import Event, Report
 from imgtar.graph.plan import Plan, PlannedRoot, Write
 from imgtar.graph.thin import FILE_NAME
 from imgtar.graph.walk import Node, images_of, platform_of
 from imgtar.model import mediatype
-from imgtar.model.digest import Digest, Hasher
+from imgtar.model.digest import Digest
 from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference
 from imgtar.ports import Blob
 from imgtar.text import shown
+from imgtar.transport.output import WORTH_ALIGNING, Output, copy_blob
 from imgtar.transport.target import hidden, new_folder, temporary_beside
 
 __all__ = [
@@ -207,88 +204,6 @@ def _contents(plan: Plan, form: Form, thin: bytes | None) -> tuple[list[str], li
     return ["blobs", *(f"blobs/{algorithm}" for algorithm in algorithms)], files
 
 
-def _copy(write: Write, fetch: Fetch, out: Callable[[memoryview], object], report: Report) -> None:
-    """Hand over a blob, verifying it on its way. Raises :class:`StoreTrouble` when it is not what its name says."""
-    hasher = write.digest.hasher()
-    size = 0
-    if write.kept is not None:
-        hasher.update(write.kept)
-        size = len(write.kept)
-        out(memoryview(write.kept))
-    else:
-        blob = fetch(write)
-        assert blob.open is not None
-        with blob.open() as content, _pieces(content, write.size) as pieces:
-            for piece in pieces:
-                size += len(piece)
-                if size > write.size:
-                    break
-                hasher.update(piece)
-                out(piece)
-                report(Event("advance", count=len(piece)))
-    if size != write.size or hasher.hexdigest() != write.digest.encoded:
-        raise StoreTrouble(
-            f"{write.title} is damaged in the store: its content does not match its digest",
-            where=str(write.digest),
-            hint="load an archive that carries it: that repairs the store; imgtar verify lists all damage",
-            details={"digest": str(write.digest)},
-        )
-
-
-@contextmanager
-def _pieces(content: Readable, size: int) -> Iterator[Iterator[memoryview]]:
-    """The pieces of a blob of ``size`` bytes, each good until the next; a large one is read on a thread of its own."""
-    if not worth_lanes(size):
-        view = buffer()
-        yield (view[:count] for count in iter(lambda: content.readinto(view), 0))
-        return
-    ahead = ReadAhead(content)
-
-    def taken() -> Iterator[memoryview]:
-        while True:
-            view, count = ahead.take()
-            if not count:
-                return
-            yield view[:count]
-            ahead.release(view)
-
-    try:
-        yield taken()
-    finally:
-        ahead.close()
-
-
-class _Output:
-    """The end of the pipe: counts the archive's bytes, hashes them on one thread and writes them on another."""
-
-    def __init__(self, fd: int) -> None:
-        self._file = FileWriter(fd)
-        self._hasher: Hasher = Digest("sha256", "").hasher()
-        self.size = 0
-        self._behind = WriteBehind(self._hasher.update, self._write)
-
-    def _write(self, piece: memoryview) -> None:
-        try:
-            self._file.write(piece)
-        except BrokenPipeError:
-            raise LocalTrouble(
-                "the reader of the archive went away", hint="look at the program at the other end of the pipe"
-            ) from None
-        except OSError as error:
-            raise local_trouble(error, "writing the archive") from None
-        self.size += len(piece)
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._behind.write(data)
-
-    def finish(self) -> str:
-        self._behind.finish()
-        return self._hasher.hexdigest()
-
-    def abandon(self) -> None:
-        self._behind.abandon()
-
-
 def write_tar(
     plan: Plan,
     fetch: Fetch,
@@ -306,7 +221,7 @@ def write_tar(
     """
     folders, files = _contents(plan, form, thin)
     report(Event("start", "saving", total=sum(file.size for file in files)))
-    output = _Output(fd)
+    output = Output(fd)
     compressor = compressing(compression, level, output.write, jobs=jobs)
     try:
         tar = TarWriter(compressor.write)
@@ -321,8 +236,8 @@ def write_tar(
                     tar.directory(folder)
                 wrote_folders = True
             assert file.write is not None
-            tar.start_file(file.name, file.size)
-            _copy(file.write, fetch, tar.write, report)
+            tar.start_file(file.name, file.size, aligned=file.size >= WORTH_ALIGNING)
+            copy_blob(file.write, fetch, tar.write, report, output if compression is Compression.NONE else None)
             tar.end_file()
             blobs += 1
         if not wrote_folders:
@@ -377,13 +292,13 @@ def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report, thin: b
         for folder in folders:
             os.mkdir(os.path.join(temporary, folder))
         for file in files:
-            fd = os.open(os.path.join(temporary, file.name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            fd = os.open(os.path.join(temporary, file.name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
                 if file.body is not None:
                     write_all(fd, file.body)
                 else:
                     assert file.write is not None
-                    _copy(file.write, fetch, FileWriter(fd).write, report)
+                    _write_blob(file.write, fetch, fd, report)
                     blobs += 1
                 os.fsync(fd)
             finally:
@@ -402,3 +317,16 @@ def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report, thin: b
         os.close(lock)
     report(Event("end"))
     return Written(size, None, blobs)
+
+
+def _write_blob(write: Write, fetch: Fetch, fd: int, report: Report) -> None:
+    """One blob as a file of its own."""
+    if not worth_lanes(write.size):
+        copy_blob(write, fetch, FileWriter(fd).write, report, None)
+        return
+    output = Output(fd, hashed=False)
+    try:
+        copy_blob(write, fetch, output.write, report, output)
+        output.finish()
+    finally:
+        output.abandon()
