@@ -14,7 +14,6 @@ from imgtar.blob.compress import compressing
 from imgtar.blob.compression import Compression
 from imgtar.blob.files import FileWriter, sync_directory, write_all
 from imgtar.blob.tar_writer import TarWriter
-from imgtar.blob.workers import worth_lanes
 from imgtar.errors import LocalTrouble, NotFound, UsageError, local_trouble
 from imgtar.events import Event, Report
 from imgtar.graph.plan import Plan, PlannedRoot, Write
@@ -321,7 +320,7 @@ def write_directory(plan: Plan, fetch: Fetch, path: str, report: Report, thin: b
 
 def _write_blob(write: Write, fetch: Fetch, fd: int, report: Report) -> None:
     """One blob as a file of its own."""
-    if not worth_lanes(write.size):
+    if write.size < WORTH_ALIGNING:
         copy_blob(write, fetch, FileWriter(fd).write, report, None)
         return
     output = Output(fd, hashed=False)

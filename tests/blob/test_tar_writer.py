@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from imgtar.blob.tar_header import EntryKind
 from imgtar.blob.tar_reader import TarReader
 from imgtar.blob.tar_stream import PipeStream
-from imgtar.blob.tar_writer import TarWriter
+from imgtar.blob.tar_writer import ALIGNMENT, TarWriter
 from tests.builders.rawtar import Dribble
 
 PARTS = st.text(st.sampled_from("abcdefxyz0189_-é漢"), min_size=1, max_size=90)
@@ -112,6 +112,39 @@ def test_h207_sizes_from_8_gib_on_get_a_pax_record(size: int) -> None:
     assert info.size == size
     item = next(TarReader(PipeStream(Dribble(head))))
     assert (item.name, item.size) == ("big", size)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20_000), st.booleans()), min_size=1, max_size=8), st.integers(0, 120))
+def test_data_begins_at_a_block_where_that_is_asked_for(sizes: list[tuple[int, bool]], length: int) -> None:
+    """Also behind names that need a pax header of their own; and readers see nothing of it."""
+    out = io.BytesIO()
+    writer = TarWriter(out.write)
+    names = []
+    for number, (size, aligned) in enumerate(sizes):
+        names.append(f"{number}/" + "é" * length if length else str(number))
+        writer.start_file(names[-1], size, aligned=aligned)
+        assert not aligned or writer.offset % ALIGNMENT == 0
+        if size:
+            writer.write(bytes([number]) * size)
+        writer.end_file()
+    writer.finish()
+    data = out.getvalue()
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        found = [(info.name, archive.extractfile(info).read()) for info in archive]  # type: ignore[union-attr]
+    assert found == [(name, bytes([n]) * size) for n, (name, (size, _)) in enumerate(zip(names, sizes, strict=True))]
+    reader = TarReader(PipeStream(Dribble(data)))
+    assert [(item.name, item.size) for item in reader] == [(name, len(body)) for name, body in found]
+
+
+def test_alignment_costs_little_and_nothing_where_it_is_there_already() -> None:
+    for before in range(0, 16 * 512, 512):
+        out = io.BytesIO()
+        writer = TarWriter(out.write)
+        writer.file("a", bytes(before))
+        start = writer.offset
+        writer.start_file("b", 1, aligned=True)
+        assert writer.offset - start <= 512 + 4096 + 512
+        assert (writer.offset - start == 512) == ((start + 512) % ALIGNMENT == 0)
 
 
 def test_a_file_in_pieces_is_padded() -> None:
