@@ -62,12 +62,16 @@ class Dock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Bytes that a source can hand over: ``where`` they are, and either a way to ``open`` them or the ``staged`` copy."""
+    """Bytes that a source can hand over: ``where`` they are, and either a way to ``open`` them or the ``staged`` copy.
+
+    Whoever reads many in the order of ``offset`` goes over the medium once, from its beginning to its end.
+    """
 
     size: int
     where: str
     open: Callable[[], AbstractContextManager[Readable]] | None = None
     staged: Staged | None = None
+    offset: int = 0
 
 
 class Source(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from imgtar.errors import LocalTrouble
@@ -92,26 +92,25 @@ def worth_lanes(size: int) -> bool:
 
 
 def each_blob(
-    work: Callable[[_T, Checkpoint, bool], object], items: Iterable[_T], size: Callable[[_T], int], jobs: int
+    work: Callable[[_T, Checkpoint, bool], object], items: Sequence[_T], size: Callable[[_T], int], jobs: int
 ) -> None:
-    """Do ``work`` on blobs of these sizes in bytes, up to ``jobs`` at once, the largest first; fails as :func:`each` does.
+    """Do ``work`` on blobs of these sizes in bytes, up to ``jobs`` at once, in order; fails as :func:`each` does.
 
     The third argument of ``work`` is whether this blob is to have threads of its own (``measure(lanes=True)``): it is
     when nothing else will be left for the other cores, which is so for the last one, and for whichever is so large that
     all others together take less time. Not for many, as each has some buffers. Little work is done on this thread.
     """
-    ordered = sorted(items, key=size, reverse=True)
-    sizes = [size(item) for item in ordered]
-    total, most, last = sum(sizes), max(1, jobs // 3), len(sizes) - 1
+    sizes = [size(item) for item in items]
+    total, last = sum(sizes), len(sizes) - 1
     if total < _WORTH_LANES:
         jobs = 1
+    large = [place for place, own in enumerate(sizes) if own * jobs > total][: max(1, jobs // 3)]
 
     def do(place: int, checkpoint: Checkpoint) -> None:
-        own = sizes[place]
-        wide = jobs > 1 and own >= _WORTH_LANES and (place == last or (own * jobs > total and place < most))
-        work(ordered[place], checkpoint, wide)
+        wide = jobs > 1 and sizes[place] >= _WORTH_LANES and (place == last or place in large)
+        work(items[place], checkpoint, wide)
 
-    each(do, range(len(ordered)), jobs)
+    each(do, range(len(items)), jobs)
 
 
 def _no_thread() -> LocalTrouble:

@@ -146,6 +146,7 @@ class StoreTransaction:
                 self._ready[write.digest] = (staged.token, staged.measure)
         advance = _advancer(report)
         unread = [write for write in to_read if blobs[write.digest].staged is None]
+        unread.sort(key=lambda write: -write.size)
         each_blob(
             lambda write, check, lanes: self._read(write, blobs[write.digest], advance, check, lanes=lanes),
             unread,

@@ -113,10 +113,13 @@ class Check:
         report(Event("end"))
 
     def examine_all(self, blobs: Iterable[tuple[Write, Blob]], jobs: int) -> None:
-        """Measure blobs and compare, up to ``jobs`` at once, the largest first."""
+        """Measure blobs and compare, up to ``jobs`` at once, in the order in which they lie on the medium.
+
+        The file is hashed from its beginning meanwhile: both should not need two passes over a slow medium.
+        """
         each_blob(
             lambda pair, checkpoint, lanes: self._examine(*pair, checkpoint, lanes=lanes),
-            blobs,
+            sorted(blobs, key=lambda pair: (pair[1].offset, -pair[0].size)),
             lambda pair: pair[0].size,
             jobs,
         )

@@ -137,7 +137,11 @@ class _Random(ABC):
     def blob(self, name: str) -> Blob:
         """See :class:`Members`."""
         staged = self._staged.get(name)
-        return Blob(self.files[name], f"{self.label}: {name}", lambda: self.open(name), staged)
+        return Blob(self.files[name], f"{self.label}: {name}", lambda: self.open(name), staged, self._offset(name))
+
+    def _offset(self, name: str) -> int:
+        """Where on the medium the file begins, if that is known."""
+        return 0
 
 
 class TarMembers(_Random):
@@ -162,11 +166,13 @@ class TarMembers(_Random):
         """See :class:`_Random`. Raises :class:`ValueError` after :meth:`close`."""
         if self._fd < 0:
             raise ValueError(f"{self.label} has been closed")
-        offset = self._offsets[self._real.get(name, name)]
-        yield FileWindow(self._fd, offset, self.files[name], f"{self.label}: {name}")
+        yield FileWindow(self._fd, self._offset(name), self.files[name], f"{self.label}: {name}")
 
     def _bytes(self, name: str, size: int) -> bytes:
-        return read_window(self._fd, self._offsets[self._real.get(name, name)], size, f"{self.label}: {name}")
+        return read_window(self._fd, self._offset(name), size, f"{self.label}: {name}")
+
+    def _offset(self, name: str) -> int:
+        return self._offsets[self._real.get(name, name)]
 
 
 class DirectoryMembers(_Random):
