@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from imgtar.cli.declare import Outer
 from imgtar.errors import ImgtarError, LocalTrouble, UsageError
 from imgtar.events import Event, Report
 from imgtar.text import printable, shown
 
 __all__ = ["Console", "Failure", "begin_run", "committed", "refuse_terminal", "show_failure", "tell"]
 
+READER_GONE = "the reader of standard output went away"
 PROGRESS = ("auto", "bar", "plain", "json", "none")
 
 
@@ -112,7 +114,8 @@ def show_failure(failure: Failure, as_json: bool) -> int:
             write_document("imgtar.error/1", {"error": body})
             sys.stdout.flush()
         except OSError as error:
-            tell(f"imgtar: error[E_IO]: cannot write to standard output: {error.strerror}\n")
+            if failure.message != READER_GONE:  # That says it.
+                tell(f"imgtar: error[E_IO]: cannot write to standard output: {error.strerror}\n")
     return failure.exit_code
 
 
@@ -182,13 +185,11 @@ class Console:
         return Store(self.store_path, report=report or silent, lock_timeout=self.lock_timeout)
 
 
-def console(
-    store: str | None, as_json: bool, quiet: bool, progress: str, lock_timeout: float, outer: Mapping[str, Any] | None
-) -> Console:
+def console(store: str | None, as_json: bool, quiet: bool, progress: str, lock_timeout: float, outer: Outer) -> Console:
     """Put the options of the command and those before it together with the environment."""
     if progress not in PROGRESS:
         raise UsageError(f"--progress {shown(progress)} is not known", hint=f"one of {', '.join(PROGRESS)}")
-    asked = store if store is not None else (outer or {}).get("store")
+    asked = store if store is not None else outer.store
     if asked == "":
         raise UsageError("--store is empty", hint="give a path; is a shell variable not set?")
     chosen = asked or os.environ.get("IMGTAR_STORE") or default_store()
