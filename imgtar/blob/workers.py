@@ -7,11 +7,13 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from imgtar.blob.stream import BUFFER_SIZE, Readable
 from imgtar.errors import LocalTrouble
+
+if TYPE_CHECKING:  # It brings logging along: imported where work is handed out.
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["Beside", "Checkpoint", "ReadAhead", "WriteBehind", "default_jobs", "each"]
 
@@ -43,6 +45,8 @@ def each(work: Callable[[_T, Checkpoint], object], items: Iterable[_T], jobs: in
         for item in todo:
             work(item, _go_on)
         return
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
     stopped = threading.Event()
 
     def checkpoint() -> None:
@@ -103,6 +107,8 @@ class Beside(Generic[_T]):
     """Work that runs on a thread of its own beside what the caller does."""
 
     def __init__(self, work: Callable[[], _T]) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="imgtar-beside")
         self._future = _submit(self._pool, work)
 

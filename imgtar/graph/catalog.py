@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
-from imgtar.graph.thin import ThinRecord
-from imgtar.graph.v1 import V1Image
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import ImageConfig
 from imgtar.model.reference import Reference
+
+if TYPE_CHECKING:
+    from imgtar.graph.thin import ThinRecord
+    from imgtar.graph.v1 import V1Image
 
 __all__ = ["Catalog", "DeclaredParent", "Draft", "Offers", "Root", "Slot", "smaller_parent"]
 

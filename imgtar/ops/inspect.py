@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgtar.errors import NotFound, StoreTrouble, UsageError
 from imgtar.events import Report, silent
@@ -18,9 +18,11 @@ from imgtar.graph.walk import images_of, platform_of
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
-from imgtar.store.store import Store
 from imgtar.transport.check import Check
 from imgtar.transport.location import Fingerprint, is_layout, open_archive
+
+if TYPE_CHECKING:  # An archive is looked at without a store.
+    from imgtar.store.store import Store
 
 __all__ = ["Inspection", "RawRequest", "inspect_archive", "inspect_store", "is_archive"]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -33,11 +31,17 @@ def sweep(layout: Layout) -> None:
             # The file that is locked must still be the one in the folder: else another sweep has been here, and the
             # folder may be somebody's who lives.
             if try_flock(fd, fcntl.LOCK_EX, folder) and same_file(os.path.join(folder, "lock"), fd):
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
         except OSError:
             continue  # A disk that does not answer: whoever comes next may have better luck.
         finally:
             os.close(fd)
+
+
+def _remove(folder: str) -> None:
+    from shutil import rmtree  # It brings every compression there is.
+
+    rmtree(folder, ignore_errors=True)
 
 
 def _open_lock(folder: str) -> int:
@@ -60,7 +64,7 @@ def staging_area(layout: Layout) -> Iterator[str]:
     # One try around everything: a signal may come between any two of these lines.
     try:
         while True:
-            folder = os.path.join(layout.staging, secrets.token_hex(8))
+            folder = os.path.join(layout.staging, os.urandom(8).hex())
             os.mkdir(folder, FOLDER)
             try:
                 # At once: who finds it after a kill must have the right to sweep it.
@@ -78,7 +82,7 @@ def staging_area(layout: Layout) -> Iterator[str]:
         if fd >= 0:
             os.close(fd)
         if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             # Without a descriptor, of which there may be none left, it goes too if there is nothing else in it.
             with suppress(OSError):
                 os.unlink(os.path.join(folder, "lock"))
