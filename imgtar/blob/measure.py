@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
 from imgtar.blob.decompress import decompressing
 from imgtar.blob.stream import BUFFER_SIZE, Readable
 from imgtar.errors import Refused
+from imgtar.frozen import frozen
 from imgtar.model.digest import Digest, Hasher
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 
@@ -26,7 +26,7 @@ def buffer() -> memoryview:
     return view
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Measure:
     """What bytes are. ``diff_id`` is the digest of the uncompressed content and equals ``digest`` for plain bytes.
 

@@ -10,12 +10,12 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from imgtar.cli.declare import Outer
 from imgtar.errors import ImgtarError, LocalTrouble, UsageError
 from imgtar.events import Event, Report
+from imgtar.frozen import frozen, record
 from imgtar.text import printable, shown
 
 __all__ = ["Console", "Failure", "begin_run", "committed", "refuse_terminal", "show_failure", "tell"]
@@ -24,7 +24,7 @@ READER_GONE = "the reader of standard output went away"
 PROGRESS = ("auto", "bar", "plain", "json", "none")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """An error as it is shown."""
 
@@ -124,7 +124,7 @@ def write_document(schema: str, body: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps({"schema": schema, **body}, indent=2) + "\n")
 
 
-@dataclass(slots=True)
+@record
 class Console:
     """The choices of one run: where the store is, and how to talk."""
 

@@ -11,8 +11,9 @@ app.py makes typer's options of it, quick.py reads plain lines by it. The result
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from imgtar.frozen import frozen
 
 __all__ = ["Argument", "Call", "Command", "Option", "Outer", "Parameter", "parameters"]
 
@@ -20,7 +21,7 @@ Command = Callable[..., int | None]
 """A command as it stands in its module. Its first parameter is an :class:`Outer`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outer:
     """What was said before the name of the command, or, for ``inventory diff``, before the word ``diff``."""
 
@@ -55,7 +56,7 @@ class Argument:
         self.help = help
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parameter:
     """One parameter of a command. ``type`` is one value's; ``many``: it is a list of those."""
 
@@ -97,7 +98,7 @@ def _plain(hint: Any) -> tuple[Any, bool]:
     return (get_args(hint)[0], True) if get_origin(hint) is list else (hint, False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Call:
     """A command, and everything that it is to be called with."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imgtar.errors import Refused
+from imgtar.frozen import replace
 from imgtar.graph.catalog import Catalog, Draft, Root, Slot
 from imgtar.graph.plan import Missing
 from imgtar.model import mediatype

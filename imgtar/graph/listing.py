@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from imgtar.errors import Refused, UsageError
+from imgtar.frozen import frozen, replace
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory, Holding, Tagged
@@ -43,7 +43,7 @@ _MOST_LINES = 100_000
 _MOST_PLACES = 2_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListedBlob:
     """One blob that is held. ``diff_id`` is known for layers of images."""
 
@@ -63,7 +63,7 @@ class ListedBlob:
         return body
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListedImage:
     """One root under one name, or under none. ``complete``: everything that it refers to is held.
 

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from imgtar.errors import Refused
+from imgtar.frozen import frozen, replace
 from imgtar.graph.walk import BlobKind
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
@@ -39,7 +39,7 @@ FILE_NAME = "imgtar.json"
 SCHEMA = "imgtar.thin/1"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Base:
     """An image of the receiver on which a thin archive leans, and the root of the inventory that says so.
 
@@ -67,7 +67,7 @@ class Base:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Required:
     """One blob that was left out. ``diff_id`` is known for layers of images."""
 
@@ -77,7 +77,7 @@ class Required:
     base: Base | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ThinImage:
     """One root of a thin archive, and the blobs that it needs of those left out. ``names`` are familiar.
 
@@ -97,9 +97,11 @@ class ThinImage:
         return self.names[0] if self.names else str(self.image_id or self.digest)
 
 
-@dataclass(frozen=True)
+@frozen
 class ThinRecord:
     """Everything that a thin archive says about what it lacks."""
+
+    __slots__ = ("__dict__",)  # For what is made of it when asked.
 
     images: tuple[ThinImage, ...]
     requires: Mapping[Digest, Required]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from imgtar.errors import Refused
+from imgtar.frozen import frozen
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Manifest:
     """An image manifest (OCI manifest.md, Docker schema 2): a config and layers, base layer first."""
 
@@ -62,7 +62,7 @@ class Manifest:
         return all(mediatype.is_layer(layer.media_type) for layer in self.layers)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Index:
     """An image index (OCI image-index.md, Docker manifest list)."""
 
@@ -73,7 +73,7 @@ class Index:
     annotations: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HistoryEntry:
     """One build step; ``empty_layer`` means that it made no layer."""
 
@@ -84,7 +84,7 @@ class HistoryEntry:
     empty_layer: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImageConfig:
     """The parts of an image config (OCI config.md) that imgtar uses; the image ID is the digest of its bytes."""
 
@@ -96,7 +96,7 @@ class ImageConfig:
     labels: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DockerItem:
     """One entry of a docker archive's ``manifest.json`` (moby image/tarexport/tarexport.go)."""
 

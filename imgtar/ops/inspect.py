@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from imgtar.errors import NotFound, StoreTrouble, UsageError
 from imgtar.events import Report, silent
+from imgtar.frozen import frozen, replace
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # An archive is looked at without a store.
 __all__ = ["Inspection", "RawRequest", "inspect_archive", "inspect_store", "is_archive"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RawRequest:
     """Asks for the exact bytes of one ``manifest``, ``config`` or ``index``."""
 
@@ -35,7 +35,7 @@ class RawRequest:
     platform: Platform | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Inspection:
     """The body of ``imgtar.inspect/1``, and the catalog it was made from."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imgtar.errors import Refused
+from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Interpretation", "interpret"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Interpretation:
     """A catalog, and where each of its blobs lies among the members."""
 

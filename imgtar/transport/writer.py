@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from imgtar.blob.compress import compressing
@@ -18,6 +17,7 @@ from imgtar.blob.tar_writer import TarWriter
 from imgtar.blob.workers import WriteBehind
 from imgtar.errors import LocalTrouble, NotFound, StoreTrouble, UsageError, local_trouble
 from imgtar.events import Event, Report
+from imgtar.frozen import frozen, replace
 from imgtar.graph.plan import Plan, PlannedRoot, Write
 from imgtar.graph.thin import FILE_NAME
 from imgtar.graph.walk import Node, images_of, platform_of
@@ -46,7 +46,7 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _PREFERRED = Platform("linux", "amd64")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Written:
     """What was written: bytes, SHA-256 of the file in hex (``None`` for a directory), number of blobs."""
 
@@ -165,7 +165,7 @@ def _docker_path(digest: Digest, kind: str) -> str:
     return f"{digest.encoded}{suffix}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _File:
     name: str
     size: int
