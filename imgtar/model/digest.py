@@ -109,7 +109,9 @@ class Digest:
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.encoded}"
 
-    def __lt__(self, other: Digest) -> bool:
+    def __lt__(self, other: object) -> bool:
+        if not isinstance(other, Digest):
+            return NotImplemented
         return (self.algorithm, self.encoded) < (other.algorithm, other.encoded)
 
 
