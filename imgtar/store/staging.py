@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -31,17 +32,11 @@ def sweep(layout: Layout) -> None:
             # The file that is locked must still be the one in the folder: else another sweep has been here, and the
             # folder may be somebody's who lives.
             if try_flock(fd, fcntl.LOCK_EX, folder) and same_file(os.path.join(folder, "lock"), fd):
-                _remove(folder)
+                shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             continue  # A disk that does not answer: whoever comes next may have better luck.
         finally:
             os.close(fd)
-
-
-def _remove(folder: str) -> None:
-    from shutil import rmtree  # It brings every compression there is.
-
-    rmtree(folder, ignore_errors=True)
 
 
 def _open_lock(folder: str) -> int:
@@ -82,7 +77,7 @@ def staging_area(layout: Layout) -> Iterator[str]:
         if fd >= 0:
             os.close(fd)
         if folder:
-            _remove(folder)
+            shutil.rmtree(folder, ignore_errors=True)
             # Without a descriptor, of which there may be none left, it goes too if there is nothing else in it.
             with suppress(OSError):
                 os.unlink(os.path.join(folder, "lock"))
