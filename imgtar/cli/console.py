@@ -20,7 +20,6 @@ from imgtar.text import printable, shown
 
 __all__ = ["Console", "Failure", "begin_run", "committed", "refuse_terminal", "show_failure", "tell"]
 
-READER_GONE = "the reader of standard output went away"
 PROGRESS = ("auto", "bar", "plain", "json", "none")
 
 
@@ -114,8 +113,7 @@ def show_failure(failure: Failure, as_json: bool) -> int:
             write_document("imgtar.error/1", {"error": body})
             sys.stdout.flush()
         except OSError as error:
-            if failure.message != READER_GONE:  # That says it.
-                tell(f"imgtar: error[E_IO]: cannot write to standard output: {error.strerror}\n")
+            tell(f"imgtar: error[E_IO]: cannot write to standard output: {error.strerror}\n")
     return failure.exit_code
 
 

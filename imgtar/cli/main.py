@@ -108,10 +108,10 @@ def _run_app(arguments: list[str]) -> int:
 
 
 def _nobody_reads() -> Exception:
-    from imgtar.cli.console import READER_GONE
     from imgtar.errors import LocalTrouble
 
-    return LocalTrouble(READER_GONE, hint="look at the program at the other end of the pipe")
+    message = "the reader of standard output went away"
+    return LocalTrouble(message, hint="look at the program at the other end of the pipe")
 
 
 def _ask_typer(arguments: list[str]) -> int:
