@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+from imgtar.frozen import frozen
 
 __all__ = ["Event", "Report", "silent"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """Something happened.
 

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from imgtar.blob.measure import Measure
 from imgtar.blob.stream import Readable
 from imgtar.events import Report
+from imgtar.frozen import frozen
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.plan import Plan, Write
@@ -31,7 +31,7 @@ from imgtar.model.digest import Digest
 __all__ = ["Blob", "Dock", "Receipt", "Sink", "Source", "Staged", "Transaction"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Staged:
     """Content that a dock took from a passing stream: what it measured, and a token only the dock understands.
 
@@ -60,7 +60,7 @@ class Dock(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Blob:
     """Bytes that a source can hand over: ``where`` they are, and either a way to ``open`` them or the ``staged`` copy.
 
@@ -97,7 +97,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Receipt:
     """What a commit did, in bytes and blobs."""
 

@@ -52,9 +52,10 @@ class Program:
 
 
 def load_imgtar() -> None:
-    """Import every module, and build every command once."""
+    """Import every module, and build every command and the check of every shape once."""
     import importlib
     import pkgutil
+    from typing import get_args
 
     import typer.main
 
@@ -64,7 +65,10 @@ def load_imgtar() -> None:
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     from imgtar.cli.app import app
+    from imgtar.model import shapes
 
+    for kind in get_args(shapes.Kind):
+        shapes._validator(kind)
     command: Any = typer.main.get_command(app)
     command.get_command(None, "all of them")
     typer.main.get_command = lambda _app: command

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
@@ -12,6 +11,7 @@ from imgtar.blob.decompress import decompressing
 from imgtar.blob.lanes import ReadAhead, WriteBehind
 from imgtar.blob.stream import BUFFER_SIZE, Readable
 from imgtar.errors import Refused
+from imgtar.frozen import frozen
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 
@@ -31,7 +31,7 @@ def buffer() -> memoryview:
     return view
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Measure:
     """What bytes are. ``diff_id`` is the digest of the uncompressed content and equals ``digest`` for plain bytes.
 

@@ -6,18 +6,18 @@ All of it goes by name alone. The table remembers one number per name, and names
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 
 from imgtar.blob.tar_header import EntryKind, over_limit
 from imgtar.errors import Refused
+from imgtar.frozen import frozen
 from imgtar.model.limits import Limits
 from imgtar.text import printable, shown
 
 __all__ = ["Entry", "NameTable", "entry_fault", "resolve_links"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One entry. ``name`` is clean, or only printable when ``problem`` is about it; ``link`` is the raw target text."""
 

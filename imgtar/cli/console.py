@@ -10,11 +10,12 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+from imgtar.cli.declare import Outer
 from imgtar.errors import ImgtarError, LocalTrouble, UsageError
 from imgtar.events import Event, Report
+from imgtar.frozen import frozen, record
 from imgtar.text import printable, shown
 
 __all__ = ["Console", "Failure", "begin_run", "committed", "refuse_terminal", "show_failure", "tell"]
@@ -22,7 +23,7 @@ __all__ = ["Console", "Failure", "begin_run", "committed", "refuse_terminal", "s
 PROGRESS = ("auto", "bar", "plain", "json", "none")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """An error as it is shown."""
 
@@ -121,7 +122,7 @@ def write_document(schema: str, body: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps({"schema": schema, **body}, indent=2) + "\n")
 
 
-@dataclass(slots=True)
+@record
 class Console:
     """The choices of one run: where the store is, and how to talk."""
 
@@ -182,13 +183,11 @@ class Console:
         return Store(self.store_path, report=report or silent, lock_timeout=self.lock_timeout)
 
 
-def console(
-    store: str | None, as_json: bool, quiet: bool, progress: str, lock_timeout: float, outer: Mapping[str, Any] | None
-) -> Console:
+def console(store: str | None, as_json: bool, quiet: bool, progress: str, lock_timeout: float, outer: Outer) -> Console:
     """Put the options of the command and those before it together with the environment."""
     if progress not in PROGRESS:
         raise UsageError(f"--progress {shown(progress)} is not known", hint=f"one of {', '.join(PROGRESS)}")
-    asked = store if store is not None else (outer or {}).get("store")
+    asked = store if store is not None else outer.store
     if asked == "":
         raise UsageError("--store is empty", hint="give a path; is a shell variable not set?")
     chosen = asked or os.environ.get("IMGTAR_STORE") or default_store()

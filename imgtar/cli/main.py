@@ -53,9 +53,6 @@ def _fill_standard_streams() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; return the exit status. Prints errors."""
-    # pydantic would look through every installed package for plugins: 15 ms at each start, for nothing.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-
     from imgtar.cli.console import Failure, begin_run, committed, show_failure
     from imgtar.errors import ImgtarError, local_trouble
 
@@ -99,12 +96,34 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
 
 
 def _run_app(arguments: list[str]) -> int:
+    from imgtar.cli.quick import understood
+
+    call = understood(arguments)
+    if call is None:
+        return _ask_typer(arguments)
+    try:
+        return call.run()
+    except BrokenPipeError:
+        raise _nobody_reads() from None
+
+
+def _nobody_reads() -> Exception:
+    from imgtar.errors import LocalTrouble
+
+    message = "the reader of standard output went away"
+    return LocalTrouble(message, hint="look at the program at the other end of the pipe")
+
+
+def _ask_typer(arguments: list[str]) -> int:
+    """Run a command line that is not plain: typer shows help, finds mistakes, or calls the command."""
+    # typer brings pydantic, which would look through every installed package for plugins: 15 ms for nothing.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
     import typer
     import typer.main
 
     from imgtar.cli.app import app
     from imgtar.cli.console import Failure, show_failure
-    from imgtar.errors import LocalTrouble
 
     # typer brings its own copy of click since 0.26; its exceptions are reached through what typer exports.
     usage_error: type[Exception] = next(
@@ -118,8 +137,7 @@ def _run_app(arguments: list[str]) -> int:
         if stop.code != 1:
             raise
         # typer answers a broken pipe with a bare status 1, which is ours for bugs.
-        message = "the reader of standard output went away"
-        raise LocalTrouble(message, hint="look at the program at the other end of the pipe") from None
+        raise _nobody_reads() from None
     except typer.Abort:
         raise KeyboardInterrupt from None
     except usage_error as error:

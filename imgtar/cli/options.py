@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, cast
 
-import typer
-
+from imgtar.cli.declare import Option
 from imgtar.errors import UsageError
 from imgtar.text import shown
 
 __all__ = [
+    "STORE",
     "Jobs",
     "Json",
     "LockTimeout",
@@ -22,26 +22,25 @@ __all__ = [
     "parents_policy",
 ]
 
-Store = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        metavar="PATH",
-        help="The store to use; default: IMGTAR_STORE, or imgtar/store in the user's data directory.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Write exactly one JSON document to standard output.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Write only results and errors.")]
+STORE = Option(
+    "--store",
+    metavar="PATH",
+    help="The store to use; default: IMGTAR_STORE, or imgtar/store in the user's data directory.",
+)
+"""By itself, for it may also stand before the command."""
+Store = Annotated[str | None, STORE]
+Json = Annotated[bool, Option("--json", help="Write exactly one JSON document to standard output.")]
+Quiet = Annotated[bool, Option("-q", "--quiet", help="Write only results and errors.")]
 Progress = Annotated[
-    str, typer.Option("--progress", metavar="auto|bar|plain|json|none", help="How to show progress on standard error.")
+    str, Option("--progress", metavar="auto|bar|plain|json|none", help="How to show progress on standard error.")
 ]
 LockTimeout = Annotated[
     float,
-    typer.Option("--lock-timeout", metavar="SECONDS", help="How long to wait for another imgtar that uses the store."),
+    Option("--lock-timeout", metavar="SECONDS", help="How long to wait for another imgtar that uses the store."),
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option(
+    Option(
         "-j",
         "--jobs",
         min=1,
@@ -52,17 +51,15 @@ Jobs = Annotated[
 ]
 Parents = Annotated[
     str,
-    typer.Option("--parents", metavar="require|warn|ignore", help="What a declared but absent parent image means."),
+    Option("--parents", metavar="require|warn|ignore", help="What a declared but absent parent image means."),
 ]
 RequireBase = Annotated[
     bool,
-    typer.Option(
-        "--require-base", help="The base image that annotations name must be there, as a declared parent must."
-    ),
+    Option("--require-base", help="The base image that annotations name must be there, as a declared parent must."),
 ]
 Platforms = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--platform",
         metavar="OS/ARCH[/VARIANT]",
         help="Only these platforms; may be repeated, or a comma list. Default: all.",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from imgtar.errors import Refused
+from imgtar.frozen import replace
 from imgtar.graph.catalog import Catalog, Draft, Root, Slot
 from imgtar.graph.chains import complete_chains
 from imgtar.graph.inventory import Inventory

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from imgtar.frozen import field, frozen
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
-from imgtar.graph.thin import ThinRecord
-from imgtar.graph.v1 import V1Image
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import ImageConfig
 from imgtar.model.reference import Reference
 
+if TYPE_CHECKING:
+    from imgtar.graph.thin import ThinRecord
+    from imgtar.graph.v1 import V1Image
+
 __all__ = ["Catalog", "DeclaredParent", "Draft", "Offers", "Root", "Slot", "smaller_parent"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeclaredParent:
     """The image that another one says it was built on, and where that was said."""
 
@@ -33,7 +35,7 @@ def smaller_parent(one: DeclaredParent | None, other: DeclaredParent | None) -> 
     return min(known, key=lambda parent: parent.image_id) if known else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Slot:
     """One layer of an image that came without a manifest: its diff ID, and the blob when it is known.
 
@@ -47,7 +49,7 @@ class Slot:
     promised: Descriptor | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Draft:
     """An image as a docker archive describes it: a config and layers, but no manifest."""
 
@@ -61,7 +63,7 @@ class Draft:
         return all(slot.layer is not None for slot in self.slots)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Root:
     """One thing a source brings under zero or more names: an image, an index of images, an artifact.
 
@@ -112,7 +114,7 @@ class Offers(Protocol):
     def __iter__(self) -> Iterator[Digest]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Catalog:
     """Everything a source brings. ``form`` is docker, docker-legacy, oci, hybrid, oci-dir, dir or store.
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from imgtar.errors import Refused
+from imgtar.frozen import replace
 from imgtar.graph.catalog import Catalog, Draft, Root, Slot
 from imgtar.graph.plan import Missing
-from imgtar.graph.v1 import Chains, Step, V1Image, convert
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import parse_config
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable
+
+if TYPE_CHECKING:  # Few archives are that old.
+    from imgtar.graph.v1 import Step, V1Image
 
 __all__ = ["check_height", "complete_chains", "draft_of_chain"]
 
@@ -33,6 +36,8 @@ def check_height(tops: Iterable[Step], limits: Limits) -> None:
 
 def draft_of_chain(top: Step, limits: Limits = DEFAULT_LIMITS) -> tuple[Draft, bytes]:
     """The image at the ``top`` of a whole chain as an image of today, and the bytes of its config."""
+    from imgtar.graph.v1 import convert
+
     assert top.whole
     raw = convert(top)
     config = Descriptor(mediatype.IMAGE_CONFIG, Digest.of(raw), len(raw))
@@ -56,6 +61,8 @@ def complete_chains(
     """
     if not any(root.cut for catalog in catalogs for root in catalog.roots):
         return [[(root, []) for root in catalog.roots] for catalog in catalogs]
+    from imgtar.graph.v1 import Chains
+
     table = _Table(catalogs)
     chains = Chains(table.find, limits)
     tops: dict[str, Step] = {}

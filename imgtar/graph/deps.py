@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Root
 from imgtar.graph.facts import Facts, Present, facts_of
 from imgtar.graph.lineage import Family, Parent, families
@@ -18,7 +18,7 @@ from imgtar.model.digest import Digest
 __all__ = ["MOST", "DependencyTree", "ImageDeps", "LayerDeps", "dependency_tree"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerDeps:
     """One layer of an image; ``shared_with`` are the places of the other images that hold it, at most :data:`MOST`."""
 
@@ -29,7 +29,7 @@ class LayerDeps:
     shared_with: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImageDeps:
     """One image of the tree. ``place`` is what others call it by; sizes are bytes.
 
@@ -66,7 +66,7 @@ class ImageDeps:
         return self.above is None and self.parent is not None and self.parent.present
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DependencyTree:
     """Images, each after the one it is drawn under. ``everything`` has them all by place, shown here or not."""
 

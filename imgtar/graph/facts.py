@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
+from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Root
 from imgtar.graph.parents import WEIGHTS, Link, links_of
 from imgtar.graph.select import Candidate
@@ -21,7 +21,7 @@ Present = Callable[[Digest], bool]
 """Whether the blob with a digest is here."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Facts:
     """One image. ``key`` tells it from every other: its manifest's digest, or its ID where no manifest can be made.
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from imgtar.errors import ImgtarError
+from imgtar.frozen import frozen
 
 __all__ = ["Finding", "Severity"]
 
 Severity = Literal["error", "warning", "info"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """One thing found. ``code`` is an error code; ``subject`` is the entry, digest or image it is about."""
 

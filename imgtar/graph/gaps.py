@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from imgtar.frozen import replace
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.plan import GapClass, GapKind, Missing
 from imgtar.graph.select import Candidate

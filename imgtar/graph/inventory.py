@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from imgtar.frozen import frozen
 from imgtar.graph.library import Library
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
@@ -12,7 +12,7 @@ from imgtar.model.digest import Digest
 __all__ = ["EmptyInventory", "Holding", "Inventory", "Tagged"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Holding:
     """What is held under a digest: its size in bytes, or the knowledge that it is damaged (``sound`` is false)."""
 
@@ -20,7 +20,7 @@ class Holding:
     sound: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tagged:
     """What a name stands for: the digest of the root, and the image ID where it is one image."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
+from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.listing import ListedImage, Listing
@@ -22,7 +22,7 @@ __all__ = ["Fate", "Lean", "fates_of_full", "lean"]
 _DOCUMENTS = ("manifest", "index", "config")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fate:
     """What becomes of one blob, and why. ``title`` says what it is ("layer 3 of app:1")."""
 
@@ -47,7 +47,7 @@ class Fate:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lean:
     """A plan whose writes are what the archive carries; the record of the rest, if anything is left out."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from imgtar.errors import Refused
+from imgtar.frozen import frozen, replace
 from imgtar.graph.facts import Facts
 from imgtar.graph.parents import IN_ANNOTATIONS, Link
 from imgtar.model.digest import Digest
@@ -20,7 +20,7 @@ BY_LAYERS = "layers"
 _PlatformKey = tuple[str, str, str] | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parent:
     """The image that another one stands on, and how that is known. ``place`` is where it stands among the images here.
 
@@ -49,7 +49,7 @@ class Parent:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Family:
     """What one image stands on: its ``parent``; when that is not here, the ``base`` that its layers show.
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from imgtar.errors import Refused, UsageError
+from imgtar.frozen import frozen, replace
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory, Holding, Tagged
@@ -31,14 +31,7 @@ from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
-from imgtar.model.shapes import (
-    InventoryDocumentShape,
-    InventoryHeadShape,
-    ListedBlobShape,
-    ListedImageShape,
-    checked,
-    parse_digest,
-)
+from imgtar.model.shapes import checked, parse_digest
 from imgtar.model.strictjson import parse_json
 from imgtar.text import shown
 
@@ -50,7 +43,7 @@ _MOST_LINES = 100_000
 _MOST_PLACES = 2_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListedBlob:
     """One blob that is held. ``diff_id`` is known for layers of images."""
 
@@ -70,7 +63,7 @@ class ListedBlob:
         return body
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListedImage:
     """One root under one name, or under none. ``complete``: everything that it refers to is held.
 
@@ -236,16 +229,17 @@ def parse_listing(raw: bytes | bytearray, what: str, limits: Limits = DEFAULT_LI
     _of_this_schema(value, what)
     if isinstance(value.get("blobs"), list):
         return _parse_document(bytes(raw), what, limits)
-    head = checked(InventoryHeadShape, value, what)
+    head = checked("inventory head", value, what)
+    blob_lines, promised = head["blobs"], head["blobs"] + head["images"]
     if not end or not raw.endswith(b"\n"):
         raise Refused("E_TRUNC", "the inventory ends in the middle of a line", where=what, hint=_AGAIN)
-    if head.blobs + head.images > _MOST_LINES:
+    if promised > _MOST_LINES:
         raise Refused("E_LIMIT", f"the inventory has more than {_MOST_LINES} lines", where=what)
     count = raw.count(b"\n") - 1
-    if count != head.blobs + head.images:
-        message = f"the inventory has {count} lines, its first one promises {head.blobs + head.images}"
+    if count != promised:
+        message = f"the inventory has {count} lines, its first one promises {promised}"
         raise Refused("E_TRUNC", message, where=what, hint=_AGAIN)
-    if _check(value, memoryview(raw)[end:]) != parse_digest(head.check, what):
+    if _check(value, memoryview(raw)[end:]) != parse_digest(head["check"], what):
         raise Refused("E_DIGEST", "the inventory is damaged: it is not what it was made as", where=what, hint=_AGAIN)
     blobs: dict[Digest, ListedBlob] = {}
     images: list[ListedImage] = []
@@ -253,7 +247,7 @@ def parse_listing(raw: bytes | bytearray, what: str, limits: Limits = DEFAULT_LI
     places = 0
     for number, line in enumerate(_lines(raw, end), 2):
         where = f"{what}: line {number}"
-        if number < 2 + head.blobs:
+        if number < 2 + blob_lines:
             blob = _blob(line, where, limits)
             if blob.digest in blobs:
                 raise Refused("E_DUP", f"the inventory lists {blob.digest} twice", where=where)
@@ -264,9 +258,9 @@ def parse_listing(raw: bytes | bytearray, what: str, limits: Limits = DEFAULT_LI
         if places > _MOST_PLACES:
             raise Refused("E_LIMIT", f"the images count more than {_MOST_PLACES} blobs", where=where)
         images.append(_image(line, digests, where, limits))
-    listing = Listing(head.where, blobs.values(), images, label=what, redacted=head.redacted)
-    if listing.root != parse_digest(head.root, what):
-        raise Refused("E_DIGEST", f"the inventory's root is {listing.root}, it says {shown(head.root)}", where=what)
+    listing = Listing(head["where"], blobs.values(), images, label=what, redacted=head.get("redacted", False))
+    if listing.root != parse_digest(said := head["root"], what):
+        raise Refused("E_DIGEST", f"the inventory's root is {listing.root}, it says {shown(said)}", where=what)
     return listing
 
 
@@ -283,15 +277,15 @@ def _parse_document(raw: bytes, what: str, limits: Limits) -> Listing:
     """An inventory as the one document that ``--json`` writes: the lines as two lists, covered by the root only."""
     value = parse_json(raw, what, limits=limits)
     _of_this_schema(value, what)
-    head = checked(InventoryDocumentShape, value, what)
-    blobs = [_listed_blob(shape, what) for shape in head.blobs]
+    head = checked("inventory document", value, what)
+    blobs = [_listed_blob(found, what) for found in head["blobs"]]
     digests = [blob.digest for blob in blobs]
     if len(set(digests)) != len(digests):
         raise Refused("E_DUP", "the inventory lists a blob twice", where=what)
-    images = [_listed_image(shape, digests, what) for shape in head.images]
-    listing = Listing(head.where, blobs, images, label=what, redacted=head.redacted)
-    if listing.root != parse_digest(head.root, what):
-        raise Refused("E_DIGEST", f"the inventory's root is {listing.root}, it says {shown(head.root)}", where=what)
+    images = [_listed_image(found, digests, what) for found in head["images"]]
+    listing = Listing(head["where"], blobs, images, label=what, redacted=head.get("redacted", False))
+    if listing.root != parse_digest(said := head["root"], what):
+        raise Refused("E_DIGEST", f"the inventory's root is {listing.root}, it says {shown(said)}", where=what)
     return listing
 
 
@@ -307,35 +301,35 @@ _AGAIN = "copy it again, or make it again: imgtar inventory -o FILE"
 
 
 def _blob(line: bytes, where: str, limits: Limits) -> ListedBlob:
-    return _listed_blob(checked(ListedBlobShape, parse_json(line, where, limits=limits), where), where)
+    return _listed_blob(checked("listed blob", parse_json(line, where, limits=limits), where), where)
 
 
-def _listed_blob(shape: ListedBlobShape, where: str) -> ListedBlob:
-    diff_id = parse_digest(shape.diff_id, where) if shape.diff_id is not None else None
-    return ListedBlob(parse_digest(shape.digest, where), shape.size, shape.kind, diff_id, shape.media_type)
+def _listed_blob(found: Mapping[str, Any], where: str) -> ListedBlob:
+    said = found.get("diff_id")
+    diff_id = parse_digest(said, where) if said is not None else None
+    digest = parse_digest(found["digest"], where)
+    return ListedBlob(digest, found["size"], found["kind"], diff_id, found.get("media_type", ""))
 
 
 def _image(line: bytes, blobs: list[Digest], where: str, limits: Limits) -> ListedImage:
-    return _listed_image(checked(ListedImageShape, parse_json(line, where, limits=limits), where), blobs, where)
+    return _listed_image(checked("listed image", parse_json(line, where, limits=limits), where), blobs, where)
 
 
-def _listed_image(shape: ListedImageShape, blobs: list[Digest], where: str) -> ListedImage:
-    if shape.blobs and shape.blobs[-1] >= len(blobs):
+def _listed_image(found: Mapping[str, Any], blobs: list[Digest], where: str) -> ListedImage:
+    places, name = found.get("blobs", []), found["name"]
+    if places and places[-1] >= len(blobs):
         raise Refused("E_JSON", "an image counts a blob that is not listed", where=where)
-    if any(one >= other for one, other in pairwise(shape.blobs)):
+    if any(one >= other for one, other in pairwise(places)):
         raise Refused("E_JSON", "an image counts its blobs out of order, or one of them twice", where=where)
     try:
-        name = Reference.parse(shape.name).tagged() if shape.name is not None else None
+        reference = Reference.parse(name).tagged() if name is not None else None
     except Refused as error:
         raise error.within(where) from None
-    return ListedImage(
-        name,
-        parse_digest(shape.digest, where) if shape.digest is not None else None,
-        parse_digest(shape.image_id, where) if shape.image_id is not None else None,
-        shape.complete,
-        shape.platform,
-        tuple(blobs[place] for place in shape.blobs),
+    digest, image_id = (
+        parse_digest(text, where) if text is not None else None for text in (found["digest"], found["image_id"])
     )
+    own = tuple(blobs[place] for place in places)
+    return ListedImage(reference, digest, image_id, found["complete"], found.get("platform"), own)
 
 
 # --- taking stock

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from imgtar.errors import Refused
+from imgtar.frozen import replace
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.reference import Reference

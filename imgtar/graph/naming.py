@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from imgtar.errors import Conflict, Refused
+from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import smaller_parent
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.plan import PlannedRoot, TagMove
@@ -89,7 +88,7 @@ class Names:
         return moves
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Kind:
     """What stands behind a name: one image with its ID and platform, an index, or something else."""
 

@@ -9,10 +9,10 @@ its base in every Docker config, and no engine has ever asked for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from imgtar.errors import Refused
+from imgtar.frozen import frozen
 from imgtar.graph.catalog import DeclaredParent
 from imgtar.graph.finding import Finding, Severity
 from imgtar.graph.inventory import Inventory
@@ -49,7 +49,7 @@ WEIGHTS: tuple[Weight, ...] = ("declared", "base", "hearsay")
 """From the strongest word to the weakest."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Link:
     """One image names another. ``identity`` is an image ID, or for a base the digest of a manifest or an index."""
 
@@ -100,7 +100,7 @@ def _links(declared: DeclaredParent | None, manifest: Manifest | None, config: I
         yield Link(hearsay, "", IN_CONFIG, "hearsay")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Named:
     """An image that comes, or would if it were whole, its config, and the links it has."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from imgtar.frozen import field, frozen
 from imgtar.graph.catalog import Catalog, DeclaredParent
 from imgtar.graph.finding import Finding
 from imgtar.graph.thin import Base
@@ -21,7 +21,7 @@ GapKind = Literal["layer", "config", "manifest", "parent"]
 GapClass = Literal["absent", "promised-by-base", "damaged", "platform-not-shipped", "foreign"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Missing:
     """One gap. ``digest`` is absent when only the diff ID is known; ``needed_by`` are names, or IDs without a name.
 
@@ -56,7 +56,7 @@ class Missing:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Write:
     """One blob to bring in. ``title`` says what it is in a message ("layer 3 of app:1").
 
@@ -81,7 +81,7 @@ class Write:
         return self.made_from.digest if self.made_from is not None else self.digest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TagMove:
     """A name and what it stands for: IDs ``before`` (``None`` for a new name) and ``after``, and the roots behind them."""
 
@@ -97,7 +97,7 @@ class TagMove:
         return self.before is not None and self.before != self.after
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PlannedRoot:
     """One entry for the receiver's index. ``unused_labels`` are words of the archive that are no image names.
 
@@ -113,7 +113,7 @@ class PlannedRoot:
     parts: tuple[Part, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PlannedImage:
     """One image of the plan; an index gives one for each platform that comes along."""
 
@@ -124,7 +124,7 @@ class PlannedImage:
     state: Literal["new", "present"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LeftBehind:
     """An image that a partial load leaves, and what it lacks. ``title`` is a name, else an ID."""
 
@@ -136,7 +136,7 @@ class LeftBehind:
         return {"image": self.title, "missing": [gap.to_json() for gap in self.missing]}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """What happens if it is carried out. ``writes`` stand children first, each digest once; roots parents first.
 

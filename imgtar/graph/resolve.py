@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from imgtar.errors import Refused, UsageError
+from imgtar.frozen import field, record, replace
 from imgtar.graph.candidates import brought_layers, grow_candidates, lost_digest
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.finding import Finding
@@ -133,7 +133,7 @@ def _partial(
             return replace(plan, left_behind=tuple(behind))
 
 
-@dataclass(slots=True)
+@record
 class _Resolution:
     """The plan in the making."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Literal
 
 from imgtar.errors import NotFound, Refused, UsageError
+from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import DeclaredParent, Root, smaller_parent
 from imgtar.graph.finding import Finding
 from imgtar.graph.walk import Node, images_of, nodes_of
@@ -37,7 +37,7 @@ REFERRERS_TAG = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{128})(?:\.[a-z]
 """Tags that hold the referrers of an image (distribution-spec, referrers tag schema; cosign's .sig, .att, .sbom)."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     """What the caller asked for. ``renames`` are (old or ``None``, new) as written on the command line.
 
@@ -61,7 +61,7 @@ class Policy:
     remake: Literal["first", "last", "never"] = "last"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Candidate:
     """A root with its node and the catalog (by position) that brought it."""
 

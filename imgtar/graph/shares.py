@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+from imgtar.frozen import field, frozen, record
 from imgtar.graph.facts import Facts
 from imgtar.model.digest import Digest
 
@@ -14,7 +14,7 @@ MOST = 50
 """How many other images are listed for one image or layer: a base of a thousand images would name a million."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Share:
     """What an image has in common with the one at ``place``; bytes as this image carries them."""
 
@@ -23,7 +23,7 @@ class Share:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SharedLayers:
     """Layers that just these images hold, by place; bytes as the first of them carries them."""
 
@@ -32,7 +32,7 @@ class SharedLayers:
     size: int
 
 
-@dataclass(slots=True)
+@record
 class Shares:
     """Layers are the same when their digests are, or their diff IDs: compression does not make another layer of it.
 

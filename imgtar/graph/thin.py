@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from imgtar.errors import Refused
+from imgtar.frozen import frozen, replace
 from imgtar.graph.walk import BlobKind
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
@@ -29,7 +29,7 @@ from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference
-from imgtar.model.shapes import ThinShape, checked, parse_digest
+from imgtar.model.shapes import checked, parse_digest
 from imgtar.model.strictjson import parse_json
 from imgtar.text import printable, shown
 
@@ -39,7 +39,7 @@ FILE_NAME = "imgtar.json"
 SCHEMA = "imgtar.thin/1"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Base:
     """An image of the receiver on which a thin archive leans, and the root of the inventory that says so.
 
@@ -67,7 +67,7 @@ class Base:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Required:
     """One blob that was left out. ``diff_id`` is known for layers of images."""
 
@@ -77,7 +77,7 @@ class Required:
     base: Base | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ThinImage:
     """One root of a thin archive, and the blobs that it needs of those left out. ``names`` are familiar.
 
@@ -97,9 +97,11 @@ class ThinImage:
         return self.names[0] if self.names else str(self.image_id or self.digest)
 
 
-@dataclass(frozen=True)
+@frozen
 class ThinRecord:
     """Everything that a thin archive says about what it lacks."""
+
+    __slots__ = ("__dict__",)  # For what is made of it when asked.
 
     images: tuple[ThinImage, ...]
     requires: Mapping[Digest, Required]
@@ -196,40 +198,46 @@ def parse_thin(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> ThinRe
         newer = isinstance(schema, str) and schema.startswith("imgtar.thin/")
         hint = "a newer imgtar made this archive: use that one" if newer else "the archive was not made by imgtar"
         raise Refused("E_TYPE", f"is of the unknown kind {shown(str(schema))}", where=what, hint=hint)
-    shape = checked(ThinShape, value, what)
-    if len(shape.images) > limits.images or len(shape.bases) > limits.images:
+    record = checked("thin", value, what)
+    if len(record["images"]) > limits.images or len(record["bases"]) > limits.images:
         raise Refused("E_LIMIT", f"names more than {limits.images} images or bases", where=what)
-    bases = [
-        Base(_names(base.names, what, limits), _digest(base.image_id, what), _digest(base.digest, what), parse_digest(base.inventory, what))
-        for base in shape.bases
-    ]  # fmt: skip
+    bases = [_base(base, what, limits) for base in record["bases"]]
     requires: dict[Digest, Required] = {}
-    for one in shape.requires:
-        digest = parse_digest(one.digest, what)
+    for one in record["requires"]:
+        digest = parse_digest(one["digest"], what)
         if digest in requires:
             raise Refused("E_DUP", f"lists {digest} twice", where=what)
-        _in_range([one.base] if one.base is not None else [], bases, what)
-        base = bases[one.base] if one.base is not None else None
+        place = one.get("base")
+        _in_range([place] if place is not None else [], bases, what)
         requires[digest] = Required(
-            one.kind, Descriptor(one.media_type, digest, one.size), _digest(one.diff_id, what), base
+            one["kind"],
+            Descriptor(one["mediaType"], digest, one["size"]),
+            _digest(one.get("diff_id"), what),
+            bases[place] if place is not None else None,
         )
     digests = list(requires)
-    images = []
-    for image in shape.images:
-        _in_range([*image.requires, *(place for place in image.layers if place is not None)], digests, what)
-        parts = image.platform.split("/") if image.platform is not None else []
-        platform = Platform(parts[0], parts[1], "".join(parts[2:])) if 2 <= len(parts) <= 3 else None
-        images.append(
-            ThinImage(
-                _names(image.names, what, limits),
-                parse_digest(image.digest, what),
-                _digest(image.image_id, what),
-                platform,
-                tuple(dict.fromkeys(digests[place] for place in image.requires)),
-                tuple(digests[place] if place is not None else None for place in image.layers),
-            )
-        )
+    images = [_image(image, digests, what, limits) for image in record["images"]]
     return ThinRecord(tuple(images), requires)
+
+
+def _base(found: Mapping[str, Any], what: str, limits: Limits) -> Base:
+    names = _names(found["names"], what, limits)
+    inventory = parse_digest(found["inventory"], what)
+    return Base(names, _digest(found["image_id"], what), _digest(found["digest"], what), inventory)
+
+
+def _image(found: Mapping[str, Any], digests: Sequence[Digest], what: str, limits: Limits) -> ThinImage:
+    requires, layers = found["requires"], found.get("layers", [])
+    _in_range([*requires, *(place for place in layers if place is not None)], digests, what)
+    parts = found["platform"].split("/") if found["platform"] is not None else []
+    return ThinImage(
+        _names(found["names"], what, limits),
+        parse_digest(found["digest"], what),
+        _digest(found["image_id"], what),
+        Platform(parts[0], parts[1], "".join(parts[2:])) if 2 <= len(parts) <= 3 else None,
+        tuple(dict.fromkeys(digests[place] for place in requires)),
+        tuple(digests[place] if place is not None else None for place in layers),
+    )
 
 
 def _digest(text: str | None, what: str) -> Digest | None:

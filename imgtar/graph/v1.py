@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from imgtar.errors import Refused
+from imgtar.frozen import field, frozen
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import parse_time
@@ -25,7 +25,7 @@ __all__ = ["Chains", "Step", "V1Image", "convert", "parse_v1"]
 _SKIPPED = frozenset(("id", "parent", "Size", "parent_id", "layer_id", "throwaway"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class V1Image:
     """One image of a pre-1.10 archive: ``<identity>/json`` of the archive ``label``, to the byte and parsed.
 
@@ -74,7 +74,7 @@ def _as_spelled(value: dict[str, Any], names: dict[str, str], where: str) -> Non
             raise Refused("E_JSON", f"has the key {shown(key)} for {names[key.lower()]}", where=where)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen
 class Step:
     """An image with what it stands on. ``whole`` means: down to an image without a parent, every layer is there."""
 
@@ -82,6 +82,9 @@ class Step:
     below: Step | None = field(repr=False)
     height: int
     whole: bool
+
+    __eq__ = object.__eq__  # By identity: a chain may be long.
+    __hash__ = object.__hash__
 
     def down(self) -> Iterator[Step]:
         """The steps from this one to the lowest that is known."""

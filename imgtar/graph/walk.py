@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
 from imgtar.errors import Refused
+from imgtar.frozen import field, frozen
 from imgtar.graph.library import Library
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
@@ -20,7 +20,7 @@ __all__ = ["BlobKind", "Node", "Part", "Walker", "images_of", "nodes_of", "parts
 BlobKind = Literal["manifest", "index", "config", "layer", "blob"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Node:
     """A descriptor with what stands behind it.
 
@@ -52,7 +52,7 @@ class Node:
         return self.config.diff_ids
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """One blob that belongs to a root: its role, and for a layer of an image its diff ID and position (from 1)."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
+from imgtar.frozen import field, frozen, replace
 from imgtar.model.digest import Digest
 from imgtar.model.platform import Platform
 
 __all__ = ["Descriptor"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Descriptor:
     """What is pointed at: its kind, the digest of its bytes and their number (``size``, bytes)."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Protocol
 
 from imgtar.errors import Refused
+from imgtar.frozen import frozen
 from imgtar.text import shown
 
 __all__ = ["EMPTY_JSON", "Digest", "Hasher"]
@@ -32,7 +32,7 @@ class Hasher(Protocol):
         ...
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@frozen
 class Digest:
     """A digest as it stands in descriptors: ``algorithm:encoded`` (OCI image-spec, descriptor.md).
 
@@ -108,6 +108,11 @@ class Digest:
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.encoded}"
+
+    def __lt__(self, other: object) -> bool:
+        if not isinstance(other, Digest):
+            return NotImplemented
+        return (self.algorithm, self.encoded) < (other.algorithm, other.encoded)
 
 
 def _new_hasher(algorithm: str) -> Hasher:

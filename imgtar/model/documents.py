@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from imgtar.errors import Refused
+from imgtar.frozen import frozen
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
-from imgtar.model.shapes import ConfigShape, DockerItemShape, IndexShape, ManifestShape, checked, parse_digest
+from imgtar.model.shapes import checked, descriptor_of, parse_digest, platform_of
 from imgtar.model.strictjson import parse_json
 from imgtar.text import shown
 
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Manifest:
     """An image manifest (OCI manifest.md, Docker schema 2): a config and layers, base layer first."""
 
@@ -62,7 +62,7 @@ class Manifest:
         return all(mediatype.is_layer(layer.media_type) for layer in self.layers)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Index:
     """An image index (OCI image-index.md, Docker manifest list)."""
 
@@ -73,7 +73,7 @@ class Index:
     annotations: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HistoryEntry:
     """One build step; ``empty_layer`` means that it made no layer."""
 
@@ -84,7 +84,7 @@ class HistoryEntry:
     empty_layer: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImageConfig:
     """The parts of an image config (OCI config.md) that imgtar uses; the image ID is the digest of its bytes."""
 
@@ -96,7 +96,7 @@ class ImageConfig:
     labels: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DockerItem:
     """One entry of a docker archive's ``manifest.json`` (moby image/tarexport/tarexport.go)."""
 
@@ -111,18 +111,20 @@ def parse_manifest(raw: bytes, descriptor: Descriptor, what: str, limits: Limits
     """Parse the manifest that ``descriptor`` points at; ``raw`` must have been verified against it."""
     value = parse_json(raw, what, limits=limits)
     _unambiguous(value, what, index=False)
-    shape = checked(ManifestShape, value, what)
-    _declared(shape.schema_version, shape.media_type, descriptor.media_type, what)
-    if len(shape.layers) > limits.layers_per_image:
-        message = f"the image has {len(shape.layers)} layers, the limit is {limits.layers_per_image}"
+    found = checked("manifest", value, what)
+    media_type = found.get("mediaType") or ""
+    _declared(found["schemaVersion"], media_type, descriptor.media_type, what)
+    layers, subject = found["layers"], found.get("subject")
+    if len(layers) > limits.layers_per_image:
+        message = f"the image has {len(layers)} layers, the limit is {limits.layers_per_image}"
         raise Refused("E_LIMIT", message, where=what)
     return Manifest(
-        shape.media_type or descriptor.media_type,
-        shape.config.value(what, limits),
-        tuple(layer.value(what, limits) for layer in shape.layers),
-        shape.subject.value(what, limits) if shape.subject else None,
-        shape.artifact_type,
-        shape.annotations,
+        media_type or descriptor.media_type,
+        descriptor_of(found["config"], what, limits),
+        tuple(descriptor_of(layer, what, limits) for layer in layers),
+        descriptor_of(subject, what, limits) if subject is not None else None,
+        found.get("artifactType") or "",
+        found.get("annotations") or {},
     )
 
 
@@ -130,16 +132,18 @@ def parse_index(raw: bytes, declared: str, what: str, limits: Limits = DEFAULT_L
     """Parse an image index; ``declared`` is the media type of the descriptor that led here, "" for ``index.json``."""
     value = parse_json(raw, what, limits=limits)
     _unambiguous(value, what, index=True)
-    shape = checked(IndexShape, value, what)
-    _declared(shape.schema_version, shape.media_type, declared, what)
-    if len(shape.manifests) > limits.descriptors:
+    found = checked("index", value, what)
+    media_type = found.get("mediaType") or ""
+    _declared(found.get("schemaVersion", 2), media_type, declared, what)
+    manifests, subject = found["manifests"] or [], found.get("subject")
+    if len(manifests) > limits.descriptors:
         raise Refused("E_LIMIT", f"the index lists more than {limits.descriptors} manifests", where=what)
     return Index(
-        shape.media_type or declared,
-        tuple(item.value(what, limits) for item in shape.manifests),
-        shape.subject.value(what, limits) if shape.subject else None,
-        shape.artifact_type,
-        shape.annotations,
+        media_type or declared,
+        tuple(descriptor_of(item, what, limits) for item in manifests),
+        descriptor_of(subject, what, limits) if subject is not None else None,
+        found.get("artifactType") or "",
+        found.get("annotations") or {},
     )
 
 
@@ -176,22 +180,26 @@ def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> Imag
     value = parse_json(raw, what, limit=limits.config, limits=limits)
     if not isinstance(value, dict) or not isinstance(value.get("rootfs"), dict):
         raise Refused("E_JSON", "this image config has no rootfs", where=what)
-    shape = checked(ConfigShape, value, what)
-    if shape.rootfs.type not in ("", "layers"):
-        raise Refused("E_JSON", f"rootfs.type is {shown(shape.rootfs.type)}, not layers", where=what)
-    if len(shape.rootfs.diff_ids) > limits.layers_per_image:
+    found = checked("config", value, what)
+    rootfs, runtime = found["rootfs"], found.get("config")
+    kind, diff_ids = rootfs.get("type"), rootfs.get("diff_ids") or ()
+    if kind not in (None, "", "layers"):
+        raise Refused("E_JSON", f"rootfs.type is {shown(kind)}, not layers", where=what)
+    if len(diff_ids) > limits.layers_per_image:
         raise Refused("E_LIMIT", f"the config names more than {limits.layers_per_image} layers", where=what)
     return ImageConfig(
-        Platform(shape.os, shape.architecture, shape.variant, shape.os_version, tuple(shape.os_features)),
-        shape.created,
-        shape.parent,
-        tuple(parse_digest(text, what) for text in shape.rootfs.diff_ids),
-        tuple(
-            HistoryEntry(entry.created, entry.created_by, entry.author, entry.comment, bool(entry.empty_layer))
-            for entry in shape.history
-        ),
-        shape.config.labels if shape.config else {},
+        platform_of(found),
+        found.get("created") or "",
+        found.get("parent") or "",
+        tuple(parse_digest(text, what) for text in diff_ids),
+        tuple(_history_entry(entry) for entry in found.get("history") or ()),
+        (runtime.get("Labels") or {}) if runtime is not None else {},
     )
+
+
+def _history_entry(found: Mapping[str, Any]) -> HistoryEntry:
+    created, by, author, comment = (found.get(key) or "" for key in ("created", "created_by", "author", "comment"))
+    return HistoryEntry(created, by, author, comment, bool(found.get("empty_layer")))
 
 
 def parse_docker_manifest(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> tuple[DockerItem, ...]:
@@ -207,19 +215,21 @@ def parse_docker_manifest(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS
     for entry in value:
         if not isinstance(entry, dict):
             raise Refused("E_JSON", "has an entry that is not an object", where=what)
-        shape = checked(DockerItemShape, {key.lower(): item for key, item in entry.items()}, what)
-        if not shape.config:
+        found = checked("docker item", {key.lower(): item for key, item in entry.items()}, what)
+        config, layers, tags = found["config"], found["layers"], found.get("repotags") or ()
+        if not config:
             raise Refused("E_JSON", "names no config for an image", where=what)
-        if len(shape.repo_tags) > limits.names_per_image:
-            raise Refused("E_LIMIT", f"gives one image {len(shape.repo_tags)} tags", where=what)
-        if len(shape.layers) > limits.layers_per_image:
-            raise Refused("E_LIMIT", f"gives one image {len(shape.layers)} layers", where=what)
-        slots += len(shape.layers)
+        if len(tags) > limits.names_per_image:
+            raise Refused("E_LIMIT", f"gives one image {len(tags)} tags", where=what)
+        if len(layers) > limits.layers_per_image:
+            raise Refused("E_LIMIT", f"gives one image {len(layers)} layers", where=what)
+        slots += len(layers)
         if slots > limits.descriptors:
             # Each becomes a descriptor, however few files there are.
             raise Refused("E_LIMIT", f"lists more than {limits.descriptors} layers in all", where=what)
-        sources = {key: source.value(what, limits) for key, source in shape.layer_sources.items()}
-        items.append(DockerItem(shape.config, tuple(shape.repo_tags), tuple(shape.layers), shape.parent, sources))
+        sources = found.get("layersources") or {}
+        known = {key: descriptor_of(source, what, limits) for key, source in sources.items()}
+        items.append(DockerItem(config, tuple(tags), tuple(layers), found.get("parent") or "", known))
     return tuple(items)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from imgtar.frozen import frozen
 
 __all__ = ["DEFAULT_LIMITS", "Limits"]
 
 MIB, GIB = 1 << 20, 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """Ceilings that hold before memory is taken or a path is built (docs/security.md gives the reasons).
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
 from imgtar.errors import UsageError
+from imgtar.frozen import frozen, replace
 from imgtar.text import shown
 
 __all__ = ["Platform", "parse_platforms"]
@@ -32,7 +32,7 @@ _VARIANT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Platform:
     """A platform as written in an index or config (OCI image-spec, image-index.md), or by a user.
 

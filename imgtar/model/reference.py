@@ -7,10 +7,10 @@ Source: distribution/reference (reference.go, regexp.go, normalize.go). Every sp
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from imgtar.errors import Refused, UsageError
+from imgtar.frozen import frozen, replace
 from imgtar.model.digest import Digest
 from imgtar.text import shown
 
@@ -31,7 +31,7 @@ _DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9A
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reference:
     """A normalised image reference: ``domain`` and ``path`` are always there, ``docker.io`` and ``library/`` included.
 

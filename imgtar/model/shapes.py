@@ -1,12 +1,17 @@
-"""The shapes that documents from strangers must have. pydantic checks them here, at the rim, and nowhere else."""
+"""The shapes that documents from strangers must have. pydantic's engine checks them here, at the rim, and nowhere else.
+
+Strict types; what is optional may be absent, and ``null`` where Go programs write that for "nothing"; unknown properties
+are allowed (image-spec: considerations.md, extensibility). What was checked is a plain dictionary of the known
+properties, keyed as in the document, which documents.py and the readers of imgtar's own documents make values of.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from imgtar.errors import Refused
 from imgtar.model.descriptor import Descriptor
@@ -15,259 +20,272 @@ from imgtar.model.limits import Limits
 from imgtar.model.platform import Platform
 from imgtar.text import printable
 
-__all__ = [
-    "ConfigShape",
-    "DescriptorShape",
-    "DockerItemShape",
-    "IndexShape",
-    "InventoryDocumentShape",
-    "InventoryHeadShape",
-    "ListedBlobShape",
-    "ListedImageShape",
-    "ManifestShape",
-    "ThinShape",
-    "checked",
-    "parse_digest",
+if TYPE_CHECKING:
+    from pydantic_core import SchemaValidator
+
+__all__ = ["Kind", "checked", "descriptor_of", "parse_digest", "platform_of"]
+
+Kind = Literal[
+    "manifest",
+    "index",
+    "config",
+    "docker item",
+    "inventory head",
+    "inventory document",
+    "listed blob",
+    "listed image",
+    "thin",
 ]
-
-_INT64 = (1 << 63) - 1
-
-
-def _none_is_empty_list(value: Any) -> Any:
-    return [] if value is None else value
+_Schema = dict[str, Any]
 
 
-def _none_is_empty_map(value: Any) -> Any:
-    return {} if value is None else value
+# -- the words that shapes are made of: core schemas of pydantic --------------------------------------------------------
+
+# Each says that it is strict: a configuration for all of them does not reach into every one (a size took 1.5).
+
+_TEXT: _Schema = {"type": "str", "strict": True}
+_NUMBER: _Schema = {"type": "int", "strict": True}
+_SIZE: _Schema = {"type": "int", "strict": True, "ge": 0, "le": (1 << 63) - 1}
+_FLAG: _Schema = {"type": "bool", "strict": True}
 
 
-# ``null`` for a text or a map is as good as none. What stands in every descriptor is ``... | None`` and made empty by
-# ``value``: a validator written in Python would be called for each of the thousands in an index.
-Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
-Annotations = Annotated[dict[str, str], BeforeValidator(_none_is_empty_map)]
-Texts = Annotated[list[str], BeforeValidator(_none_is_empty_list)]
+def _list(of: _Schema) -> _Schema:
+    return {"type": "list", "strict": True, "items_schema": of}
 
 
-class Shape(BaseModel):
-    """Strict types, unknown properties allowed (image-spec: considerations.md, extensibility)."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
+def _map(to: _Schema) -> _Schema:
+    return {"type": "dict", "strict": True, "keys_schema": _TEXT, "values_schema": to}
 
 
-class _PlatformShape(Shape):
-    os: str | None = None
-    architecture: str | None = None
-    variant: str | None = None
-    os_version: str | None = Field(None, alias="os.version")
-    os_features: list[str] | None = Field(None, alias="os.features")
+def _or_null(schema: _Schema) -> _Schema:
+    return {"type": "nullable", "schema": schema}
 
-    def value(self) -> Platform:
-        return Platform(
-            self.os or "",
-            self.architecture or "",
-            self.variant or "",
-            self.os_version or "",
-            tuple(self.os_features or ()),
-        )
+
+def _one_of(*words: str) -> _Schema:
+    return {"type": "literal", "expected": list(words)}
+
+
+def _object(required: Mapping[str, _Schema], optional: Mapping[str, _Schema]) -> _Schema:
+    fields = {key: {"type": "typed-dict-field", "schema": schema, "required": True} for key, schema in required.items()}
+    for key, schema in optional.items():
+        fields[key] = {"type": "typed-dict-field", "schema": schema, "required": False}
+    return {"type": "typed-dict", "strict": True, "extra_behavior": "ignore", "fields": fields}
+
+
+# -- documents of images ------------------------------------------------------------------------------------------------
+
+_PLATFORM = _object(
+    {},
+    {
+        "os": _or_null(_TEXT),
+        "architecture": _or_null(_TEXT),
+        "variant": _or_null(_TEXT),
+        "os.version": _or_null(_TEXT),
+        "os.features": _or_null(_list(_TEXT)),
+    },
+)
+_DESCRIPTOR = _object(
+    {"digest": _TEXT, "size": _SIZE},
+    {
+        "mediaType": _or_null(_TEXT),
+        "platform": _or_null(_PLATFORM),
+        "annotations": _or_null(_map(_TEXT)),
+        "artifactType": _or_null(_TEXT),
+        "urls": _or_null(_list(_TEXT)),
+        "data": _or_null(_TEXT),
+    },
+)
+_TYPED = {
+    "mediaType": _or_null(_TEXT),
+    "artifactType": _or_null(_TEXT),
+    "subject": _or_null(_DESCRIPTOR),
+    "annotations": _or_null(_map(_TEXT)),
+}
+_MANIFEST = _object({"schemaVersion": _NUMBER, "config": _DESCRIPTOR, "layers": _list(_DESCRIPTOR)}, _TYPED)
+_INDEX = _object(
+    # Docker 25.0.0-25.0.2 wrote null here (moby#47210); an index without the key at all is damaged.
+    {"manifests": _or_null(_list(_DESCRIPTOR))},
+    {"schemaVersion": _NUMBER, **_TYPED},
+)
+_HISTORY = _object(
+    {},
+    {
+        "created": _or_null(_TEXT),
+        "created_by": _or_null(_TEXT),
+        "author": _or_null(_TEXT),
+        "comment": _or_null(_TEXT),
+        "empty_layer": _or_null(_FLAG),
+    },
+)
+_CONFIG = _object(
+    {"rootfs": _object({}, {"type": _or_null(_TEXT), "diff_ids": _or_null(_list(_TEXT))})},
+    {
+        "architecture": _or_null(_TEXT),
+        "os": _or_null(_TEXT),
+        "variant": _or_null(_TEXT),
+        "os.version": _or_null(_TEXT),
+        "os.features": _or_null(_list(_TEXT)),
+        "created": _or_null(_TEXT),
+        "parent": _or_null(_TEXT),
+        "history": _or_null(_list(_HISTORY)),
+        "config": _or_null(_object({}, {"Labels": _or_null(_map(_TEXT))})),
+    },
+)
+_DOCKER_ITEM = _object(
+    {"config": _TEXT, "layers": _list(_TEXT)},
+    {"repotags": _or_null(_list(_TEXT)), "parent": _or_null(_TEXT), "layersources": _or_null(_map(_DESCRIPTOR))},
+)
+
+# -- documents of imgtar's own: strict too, for they travel on media that strangers may touch ---------------------------
+
+_BLOB_KIND = _one_of("manifest", "index", "config", "layer", "blob")
+# The first line of an inventory file (graph/listing.py).
+_INVENTORY_HEAD = _object(
+    {"schema": _TEXT, "where": _TEXT, "root": _TEXT, "blobs": _SIZE, "images": _SIZE, "check": _TEXT},
+    {"redacted": _FLAG},
+)
+# The line of one blob in it.
+_LISTED_BLOB = _object(
+    {"digest": _TEXT, "size": _SIZE, "kind": _BLOB_KIND}, {"diff_id": _or_null(_TEXT), "media_type": _TEXT}
+)
+# The line of one image under one name; its blobs count the blob lines from 0.
+_LISTED_IMAGE = _object(
+    {"name": _or_null(_TEXT), "digest": _or_null(_TEXT), "image_id": _or_null(_TEXT), "complete": _FLAG},
+    {"platform": _or_null(_TEXT), "blobs": _list(_SIZE)},
+)
+# The same as one document: what ``imgtar inventory --json`` writes.
+_INVENTORY_DOCUMENT = _object(
+    {"schema": _TEXT, "where": _TEXT, "root": _TEXT, "blobs": _list(_LISTED_BLOB), "images": _list(_LISTED_IMAGE)},
+    {"redacted": _FLAG},
+)
+# ``imgtar.json`` of a thin archive (graph/thin.py).
+_THIN = _object(
+    {
+        "schema": _TEXT,
+        "bases": _list(
+            _object(
+                {
+                    "names": _list(_TEXT),
+                    "image_id": _or_null(_TEXT),
+                    "digest": _or_null(_TEXT),
+                    "inventory": _TEXT,
+                },
+                {},
+            )
+        ),
+        "images": _list(
+            _object(
+                {
+                    "names": _list(_TEXT),
+                    "digest": _TEXT,
+                    "image_id": _or_null(_TEXT),
+                    "platform": _or_null(_TEXT),
+                    "requires": _list(_SIZE),
+                },
+                {"layers": _list(_or_null(_SIZE))},
+            )
+        ),
+        "requires": _list(
+            _object(
+                {"kind": _BLOB_KIND, "mediaType": _TEXT, "digest": _TEXT, "size": _SIZE},
+                {"diff_id": _or_null(_TEXT), "base": _or_null(_SIZE)},
+            )
+        ),
+    },
+    {},
+)
+
+_SHAPES: Mapping[Kind, _Schema] = {
+    "manifest": _MANIFEST,
+    "index": _INDEX,
+    "config": _CONFIG,
+    "docker item": _DOCKER_ITEM,
+    "inventory head": _INVENTORY_HEAD,
+    "inventory document": _INVENTORY_DOCUMENT,
+    "listed blob": _LISTED_BLOB,
+    "listed image": _LISTED_IMAGE,
+    "thin": _THIN,
+}
+
+
+@cache
+def _validator(kind: Kind) -> SchemaValidator:
+    from pydantic_core import SchemaValidator
+
+    schema: Any = _SHAPES[kind]
+    return SchemaValidator(schema)
+
+
+def checked(kind: Kind, value: Any, what: str) -> dict[str, Any]:
+    """Return what is known of ``value``, which has that shape. Raises ``E_JSON`` naming the place and what is wrong."""
+    validator = _validator(kind)
+    try:
+        found: dict[str, Any] = validator.validate_python(value)
+    except ValueError as error:
+        raise _refusal(error, what) from None
+    return found
+
+
+def _refusal(error: ValueError, what: str) -> Refused:
+    from pydantic_core import ValidationError
+
+    if not isinstance(error, ValidationError):
+        raise error
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the document"
+    return Refused("E_JSON", f"{printable(place)}: {printable(first['msg'])}", where=what)
+
+
+# -- the values that stand in many documents -----------------------------------------------------------------------------
 
 
 def parse_digest(text: str, what: str) -> Digest:
+    """:meth:`Digest.parse`, with the document in what it raises."""
     try:
         return Digest.parse(text)
     except Refused as error:
         raise error.within(what) from None
 
 
-class DescriptorShape(Shape):
-    media_type: str | None = Field(None, alias="mediaType")
-    digest: str
-    size: int = Field(ge=0, le=_INT64)
-    platform: _PlatformShape | None = None
-    annotations: dict[str, str] | None = None
-    artifact_type: str | None = Field(None, alias="artifactType")
-    urls: list[str] | None = None
-    data: str | None = None
-
-    def value(self, what: str, limits: Limits) -> Descriptor:
-        digest = parse_digest(self.digest, what)
-        data = None
-        if self.data is not None:
-            if len(self.data) > limits.document * 4 // 3 + 4:
-                raise Refused("E_LIMIT", f"the data embedded for {digest} is too large", where=what)
-            try:
-                data = base64.b64decode(self.data, validate=True)
-            except (binascii.Error, ValueError):
-                raise Refused("E_DIGEST", f"the data embedded for {digest} is not base64", where=what) from None
-            if len(data) != self.size:
-                message = f"the data embedded for {digest} has {len(data)} bytes, its descriptor says {self.size}"
-                raise Refused("E_DIGEST", message, where=what)
-            if digest.supported and Digest.of(data, digest.algorithm) != digest:
-                raise Refused("E_DIGEST", f"the data embedded for {digest} has another digest", where=what)
-        return Descriptor(
-            self.media_type or "",
-            digest,
-            self.size,
-            self.platform.value() if self.platform else None,
-            self.annotations or {},
-            self.artifact_type or "",
-            tuple(self.urls or ()),
-            data,
-        )
-
-
-class ManifestShape(Shape):
-    schema_version: int = Field(alias="schemaVersion")
-    media_type: Text = Field("", alias="mediaType")
-    artifact_type: Text = Field("", alias="artifactType")
-    config: DescriptorShape
-    layers: list[DescriptorShape]
-    subject: DescriptorShape | None = None
-    annotations: Annotations = Field(default_factory=dict)
-
-
-class IndexShape(Shape):
-    schema_version: int = Field(2, alias="schemaVersion")
-    media_type: Text = Field("", alias="mediaType")
-    artifact_type: Text = Field("", alias="artifactType")
-    # Docker 25.0.0-25.0.2 wrote null here (moby#47210); an index without the key at all is damaged.
-    manifests: Annotated[list[DescriptorShape], BeforeValidator(_none_is_empty_list)]
-    subject: DescriptorShape | None = None
-    annotations: Annotations = Field(default_factory=dict)
-
-
-class _HistoryShape(Shape):
-    created: Text = ""
-    created_by: Text = ""
-    author: Text = ""
-    comment: Text = ""
-    empty_layer: bool | None = False
-
-
-class _RootfsShape(Shape):
-    type: Text = "layers"
-    diff_ids: Texts = Field(default_factory=list)
-
-
-class _RuntimeShape(Shape):
-    labels: Annotations = Field(default_factory=dict, alias="Labels")
-
-
-class ConfigShape(Shape):
-    architecture: Text = ""
-    os: Text = ""
-    variant: Text = ""
-    os_version: Text = Field("", alias="os.version")
-    os_features: Texts = Field(default_factory=list, alias="os.features")
-    created: Text = ""
-    parent: Text = ""
-    rootfs: _RootfsShape
-    history: Annotated[list[_HistoryShape], BeforeValidator(_none_is_empty_list)] = Field(default_factory=list)
-    config: _RuntimeShape | None = None
-
-
-class DockerItemShape(Shape):
-    config: str
-    repo_tags: Texts = Field(default_factory=list, alias="repotags")
-    layers: list[str]
-    parent: Text = ""
-    layer_sources: Annotated[dict[str, DescriptorShape], BeforeValidator(_none_is_empty_map)] = Field(
-        default_factory=dict, alias="layersources"
+def descriptor_of(found: Mapping[str, Any], what: str, limits: Limits) -> Descriptor:
+    """The descriptor that was checked as part of a document; data embedded in it is held against it."""
+    digest = parse_digest(found["digest"], what)
+    size, get = found["size"], found.get
+    platform, data = get("platform"), get("data")
+    return Descriptor(
+        get("mediaType") or "",
+        digest,
+        size,
+        platform_of(platform) if platform is not None else None,
+        get("annotations") or {},
+        get("artifactType") or "",
+        tuple(get("urls") or ()),
+        _embedded(data, digest, size, what, limits) if data is not None else None,
     )
 
 
-# Documents of imgtar's own: strict too, for they travel on media that strangers may touch. Unknown keys are allowed, so
-# that a later version may say more.
-
-Size = Annotated[int, Field(ge=0, le=_INT64)]
-Place = Annotated[int, Field(ge=0, le=_INT64)]
-
-
-class InventoryHeadShape(Shape):
-    """The first line of an inventory file (graph/listing.py)."""
-
-    schema_: str = Field(alias="schema")
-    where: str
-    root: str
-    blobs: Size
-    images: Size
-    check: str
-    redacted: bool = False
+def platform_of(found: Mapping[str, Any]) -> Platform:
+    """The platform that a descriptor or a config names."""
+    get = found.get
+    return Platform(
+        get("os") or "",
+        get("architecture") or "",
+        get("variant") or "",
+        get("os.version") or "",
+        tuple(get("os.features") or ()),
+    )
 
 
-class ListedBlobShape(Shape):
-    """The line of one blob in an inventory file."""
-
-    digest: str
-    size: Size
-    kind: Literal["manifest", "index", "config", "layer", "blob"]
-    diff_id: str | None = None
-    media_type: str = ""
-
-
-class ListedImageShape(Shape):
-    """The line of one image under one name in an inventory file; ``blobs`` counts the blob lines from 0."""
-
-    name: str | None
-    digest: str | None
-    image_id: str | None
-    complete: bool
-    platform: str | None = None
-    blobs: list[Place] = Field(default_factory=list)
-
-
-class InventoryDocumentShape(Shape):
-    """The same as one document: what ``imgtar inventory --json`` writes."""
-
-    schema_: str = Field(alias="schema")
-    where: str
-    root: str
-    blobs: list[ListedBlobShape]
-    images: list[ListedImageShape]
-    redacted: bool = False
-
-
-class _BaseShape(Shape):
-    names: list[str]
-    image_id: str | None
-    digest: str | None
-    inventory: str
-
-
-class _ThinImageShape(Shape):
-    names: list[str]
-    digest: str
-    image_id: str | None
-    platform: str | None
-    requires: list[Place]
-    layers: list[Place | None] = Field(default_factory=list)
-
-
-class _RequiredShape(Shape):
-    kind: Literal["manifest", "index", "config", "layer", "blob"]
-    media_type: str = Field(alias="mediaType")
-    digest: str
-    size: Size
-    diff_id: str | None = None
-    base: Place | None = None
-
-
-class ThinShape(Shape):
-    """``imgtar.json`` of a thin archive (graph/thin.py)."""
-
-    schema_: str = Field(alias="schema")
-    bases: list[_BaseShape]
-    images: list[_ThinImageShape]
-    requires: list[_RequiredShape]
-
-
-_S = TypeVar("_S", bound=Shape)
-
-
-def checked(kind: type[_S], value: Any, what: str) -> _S:
-    """Return ``value`` as that shape. Raises ``E_JSON`` naming the place and what is wrong there."""
+def _embedded(text: str, digest: Digest, size: int, what: str, limits: Limits) -> bytes:
+    if len(text) > limits.document * 4 // 3 + 4:
+        raise Refused("E_LIMIT", f"the data embedded for {digest} is too large", where=what)
     try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise Refused("E_JSON", f"{printable(place)}: {printable(first['msg'])}", where=what) from None
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused("E_DIGEST", f"the data embedded for {digest} is not base64", where=what) from None
+    if len(data) != size:
+        message = f"the data embedded for {digest} has {len(data)} bytes, its descriptor says {size}"
+        raise Refused("E_DIGEST", message, where=what)
+    if digest.supported and Digest.of(data, digest.algorithm) != digest:
+        raise Refused("E_DIGEST", f"the data embedded for {digest} has another digest", where=what)
+    return data

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from imgtar.errors import ImgtarError
+from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.explain import describe_missing
 from imgtar.graph.finding import Finding
@@ -20,7 +20,7 @@ from imgtar.text import printable
 __all__ = ["Place", "would_load"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """A receiver, and what a load of all the archives there would do: lack something, or write so many bytes."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from imgtar.errors import Refused, StoreTrouble
 from imgtar.events import Report, silent
+from imgtar.frozen import frozen, replace
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.deps import DependencyTree, dependency_tree
@@ -30,7 +30,7 @@ __all__ = ["Dependencies", "deps_archive", "deps_store"]
 _REPAIR = "load an archive that carries it: that repairs the store"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dependencies:
     """The tree, ``where`` it was looked for, and what its images lack."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgtar.errors import NotFound, StoreTrouble, UsageError
 from imgtar.events import Report, silent
+from imgtar.frozen import frozen, replace
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory
@@ -18,14 +18,16 @@ from imgtar.graph.walk import images_of, platform_of
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
-from imgtar.store.store import Store
 from imgtar.transport.check import Check
 from imgtar.transport.location import Fingerprint, is_layout, open_archive
+
+if TYPE_CHECKING:  # An archive is looked at without a store.
+    from imgtar.store.store import Store
 
 __all__ = ["Inspection", "RawRequest", "inspect_archive", "inspect_store", "is_archive"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RawRequest:
     """Asks for the exact bytes of one ``manifest``, ``config`` or ``index``."""
 
@@ -33,7 +35,7 @@ class RawRequest:
     platform: Platform | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Inspection:
     """The body of ``imgtar.inspect/1``, and the catalog it was made from."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from imgtar.events import Report, silent
+from imgtar.frozen import frozen
 from imgtar.graph.listing import ListedBlob, ListedImage, Listing
 from imgtar.model.digest import Digest
 from imgtar.ops.where import opened_listing, refuse_to_replace
@@ -40,7 +40,7 @@ def listing_json(listing: Listing) -> dict[str, Any]:
     return {**head, "blobs": blobs, "images": list(listing.image_lines())}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TagChange:
     """A name that means something else: digests before and after, ``None`` where it did not exist."""
 
@@ -61,7 +61,7 @@ def _identity(image: ListedImage | None) -> str | None:
     return str(image.image_id or image.digest) if image is not None else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Difference:
     """What a second inventory holds more and less than a first one. Sizes in bytes."""
 

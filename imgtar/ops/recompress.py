@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from typing import Any
 
 from imgtar.blob.compress import compressing
@@ -16,6 +15,7 @@ from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each
 from imgtar.errors import Refused, StoreTrouble
 from imgtar.events import Event, Report
+from imgtar.frozen import replace
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.library import Library
 from imgtar.graph.plan import Plan, Write

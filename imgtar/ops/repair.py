@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imgtar.blob.workers import default_jobs
 from imgtar.errors import LocalTrouble, NotFound, Refused
 from imgtar.events import Report, silent
+from imgtar.frozen import field, record, replace
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.finding import Finding
@@ -38,7 +38,7 @@ _POLICY = Policy(parents="ignore", every_form=True)
 _NOTHING = Plan((), (), (), {}, (), (), ())
 
 
-@dataclass(slots=True)
+@record
 class Repair:
     """What was done, or with ``dry_run`` would be; paths are relative to the store.
 

@@ -8,13 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from typing import Any
 
 from imgtar.blob.compression import Compression
 from imgtar.blob.workers import default_jobs
 from imgtar.errors import DependencyMissing, LocalTrouble, NotFound, StoreTrouble, UsageError
 from imgtar.events import Event, Report, silent
+from imgtar.frozen import frozen, replace
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory, Inventory
@@ -52,7 +52,7 @@ from imgtar.transport.writer import (
 __all__ = ["SaveOptions", "Saved", "save"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SaveOptions:
     """How to write. ``layers`` is ``None`` to keep every layer as it is.
 
@@ -70,7 +70,7 @@ class SaveOptions:
     receivers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Saved:
     """What was written, or in a dry run would be. ``fates`` say of each blob whether it travels, and why.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from imgtar.errors import DependencyMissing, Refused
 from imgtar.events import Report, silent
+from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.plan import Missing, Plan
 from imgtar.graph.resolve import resolve
@@ -19,7 +19,7 @@ from imgtar.proof import prove
 __all__ = ["Transfer", "transfer"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Transfer:
     """What a transfer planned and did."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from imgtar.blob.files import sync_directory
 from imgtar.errors import Conflict, ImgtarError, NotFound, StoreTrouble, UsageError
+from imgtar.frozen import frozen, replace
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.inventory import EmptyInventory
 from imgtar.graph.select import Candidate, matches_identity, select, subject_of, with_platforms
@@ -118,7 +118,7 @@ def _default_tag(text: str) -> Reference | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Removal:
     """What was, or would be, removed. Sizes in bytes."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from imgtar import __version__
 from imgtar.errors import UsageError
+from imgtar.frozen import field, frozen, record
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.finding import Finding
 from imgtar.graph.views import requires_view
@@ -17,7 +17,7 @@ from imgtar.text import shown
 __all__ = ["ArchiveVerdict", "Subset", "Verification"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Subset:
     """One of several parts of a store's blobs, from 1, so that a long check can be spread over days.
 
@@ -42,7 +42,7 @@ class Subset:
         return int(digest.encoded[:8], 16) % self.of == self.part - 1
 
 
-@dataclass(slots=True)
+@record
 class ArchiveVerdict:
     """What was found out about one archive. Sizes in bytes; ``sha256`` is of the file as it lies on the medium."""
 
@@ -63,7 +63,7 @@ class ArchiveVerdict:
         return self.catalog is not None and self.catalog.thin is not None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verification:
     """The whole result. ``ok`` means: everything asked for was checked and is good."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from imgtar.blob.measure import measure
 from imgtar.blob.workers import Beside, Checkpoint, default_jobs
 from imgtar.errors import ImgtarError, Refused, local_trouble
 from imgtar.events import Event, Report, silent
+from imgtar.frozen import replace
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.explain import describe_missing
 from imgtar.graph.finding import Finding

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from imgtar.errors import ImgtarError, NotFound, UsageError
 from imgtar.events import Event, Report, silent
+from imgtar.frozen import replace
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.inventory import EmptyInventory, Inventory

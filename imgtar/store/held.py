@@ -7,17 +7,17 @@ ID. A blob whose file looks otherwise counts as unverified. Nothing here is sync
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from imgtar.blob.files import read_small
 from imgtar.errors import Refused
+from imgtar.frozen import frozen
 from imgtar.model.digest import Digest
 from imgtar.store.rights import make_folders, new_file
 
 __all__ = ["HeldCache", "Knowledge"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Knowledge:
     """A blob's file as it was when the digest was verified, and the diff ID of its content if that was measured."""
 

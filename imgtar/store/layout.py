@@ -19,11 +19,11 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from imgtar.blob.files import is_damage, read_small, read_window, sync_directory, there, write_all
 from imgtar.errors import LocalTrouble, Refused, StoreTrouble, local_trouble
+from imgtar.frozen import frozen
 from imgtar.graph.catalog import DeclaredParent, Root
 from imgtar.graph.names import names_of
 from imgtar.model import mediatype
@@ -46,7 +46,7 @@ STORE_LIMITS = Limits(document=256 << 20, json_values=20_000_000, descriptors=2_
 _VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One entry of the store's ``index.json``; ``name`` is its reference, if it has one."""
 

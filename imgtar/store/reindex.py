@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from imgtar.blob.files import is_damage, read_small, sync_directory, there
 from imgtar.errors import ImgtarError, Refused, StoreTrouble, local_trouble
+from imgtar.frozen import frozen
 from imgtar.graph.walk import Walker
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
@@ -25,7 +25,7 @@ _FLIPPED = 8
 """So many bytes of an index may differ from its copy and still be called damage, not another tool's work."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mended:
     """What became of ``index.json``: ``whole``, ``restored`` from the kept copy, or ``rebuilt`` from the blobs.
 

@@ -11,13 +11,13 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 
 from imgtar.blob.files import is_damage, opened, sync_directory, there
 from imgtar.blob.measure import Measure, measure
 from imgtar.blob.workers import Checkpoint, each
 from imgtar.errors import ImgtarError, LocalTrouble, Refused, local_trouble
 from imgtar.events import Event, Report
+from imgtar.frozen import field, frozen, record
 from imgtar.graph.walk import Walker, parts_of
 from imgtar.model.digest import Digest
 from imgtar.store.held import HeldCache
@@ -41,7 +41,7 @@ __all__ = [
 _UNREAD = "cannot be read"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Misfit:
     """A file in ``blobs/`` that is not what its name says. ``digest`` is its name, ``actual`` what its content is.
 
@@ -55,7 +55,7 @@ class Misfit:
     look: str
 
 
-@dataclass(slots=True)
+@record
 class Examination:
     """Every file in ``blobs/``: those that are what they should be, with their sizes, and the others."""
 

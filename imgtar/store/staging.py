@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,7 +59,7 @@ def staging_area(layout: Layout) -> Iterator[str]:
     # One try around everything: a signal may come between any two of these lines.
     try:
         while True:
-            folder = os.path.join(layout.staging, secrets.token_hex(8))
+            folder = os.path.join(layout.staging, os.urandom(8).hex())
             os.mkdir(folder, FOLDER)
             try:
                 # At once: who finds it after a kill must have the right to sweep it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 from imgtar.blob.files import opened
 from imgtar.errors import NotFound, UsageError
@@ -20,9 +21,10 @@ from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import STORE_LIMITS, Entry, Layout
 from imgtar.store.lock import DEFAULT_LOCK_TIMEOUT, locked
 from imgtar.store.rights import make_folders
-from imgtar.store.staging import staging_area, sweep
-from imgtar.store.transaction import StoreTransaction, tidy
 from imgtar.text import shown
+
+if TYPE_CHECKING:  # Whoever only reads needs no transaction.
+    from imgtar.store.transaction import StoreTransaction
 
 __all__ = ["Store"]
 
@@ -74,6 +76,9 @@ class Store:
     @contextmanager
     def begin(self, limits: Limits = DEFAULT_LIMITS) -> Iterator[StoreTransaction]:
         """See :class:`imgtar.ports.Sink`. ``limits`` hold for what comes in."""
+        from imgtar.store.staging import staging_area, sweep
+        from imgtar.store.transaction import StoreTransaction
+
         if self.layout.exists:
             self.layout.check()
         self.layout.prepare()
@@ -98,6 +103,8 @@ class Store:
     @contextmanager
     def scratch(self) -> Iterator[str]:
         """A folder in the staging area for temporary files of a save; gone afterwards."""
+        from imgtar.store.staging import staging_area, sweep
+
         self._require()
         make_folders(self.layout.staging)
         sweep(self.layout)
@@ -114,6 +121,8 @@ class Store:
 
     def change(self, edit: Callable[[list[Entry]], Sequence[Entry]]) -> None:
         """Replace the index by what ``edit`` makes of it, under the index lock. Raises what ``edit`` raises."""
+        from imgtar.store.transaction import tidy
+
         self._require()
         make_folders(self.layout.corner)
         with self.holding_index():

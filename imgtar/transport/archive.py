@@ -24,7 +24,6 @@ from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ports import Blob, Dock
 from imgtar.text import shown
 from imgtar.transport.detect import describe_head, is_tar_head, looks_like_other
-from imgtar.transport.entry import describe_entry
 from imgtar.transport.interpret import Interpretation, interpret
 from imgtar.transport.members import DirectoryMembers, Members, PassedMembers, TarMembers, claimed_digest
 
@@ -122,6 +121,8 @@ class _Archive:
     def _explained(self, error: Refused, members: Members, scan: _Scan) -> Refused:
         """Say which layer of which image is hit, when the documents that tell it came before the damage."""
         if error.code == "E_TRUNC":
+            from imgtar.transport.entry import describe_entry
+
             entry = error.details.get("entry")
             title = describe_entry(members, entry, self.limits) if isinstance(entry, str) else None
             if isinstance(entry, str) and title is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, replace
 
 from imgtar.blob.compression import Compression, sniff
 from imgtar.errors import Refused
+from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import DeclaredParent, Draft, Slot
 from imgtar.graph.finding import Finding
 from imgtar.model import mediatype
@@ -28,7 +28,7 @@ from imgtar.transport.members import Members
 __all__ = ["DockerImage", "LayerTable", "draft_of", "layer_descriptor", "locate", "read_docker"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DockerImage:
     """One entry of ``manifest.json``. ``config`` is ``None`` when the archive does not hold the config it names."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from imgtar.errors import Refused
+from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
 from imgtar.graph.thin import FILE_NAME, ThinRecord, parse_thin
-from imgtar.graph.v1 import V1Image
 from imgtar.graph.walk import Node, Walker, images_of, nodes_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
@@ -21,14 +21,17 @@ from imgtar.model.reference import Reference
 from imgtar.text import shown
 from imgtar.transport.detect import describe_content
 from imgtar.transport.docker_view import DockerImage, LayerTable, draft_of, layer_descriptor, read_docker
-from imgtar.transport.legacy_view import is_legacy, read_legacy
 from imgtar.transport.members import Members
 from imgtar.transport.oci_view import BlobTable, layout_blobs, read_dir, read_layout
+
+if TYPE_CHECKING:
+    from imgtar.graph.v1 import V1Image
+    from imgtar.transport.legacy_view import LegacyView
 
 __all__ = ["Interpretation", "interpret"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Interpretation:
     """A catalog, and where each of its blobs lies among the members."""
 
@@ -75,9 +78,8 @@ def interpret(
             roots = _Views(members, library, names, limits, remarks, hybrid=has_index).merge(roots, images)
         if not roots:
             remarks.append(Finding("E_MISSING", "warning", members.label, "the archive lists no images at all", 4))
-    elif is_legacy(members):
+    elif (legacy := _legacy(members, library, limits)) is not None:
         form = "docker-legacy"
-        legacy = read_legacy(members, library, limits)
         remarks += legacy.findings
         names.update(legacy.names)
         v1 = legacy.images
@@ -105,6 +107,13 @@ def interpret(
         v1=v1,
     )
     return Interpretation(catalog, names)
+
+
+def _legacy(members: Members, library: Library, limits: Limits) -> LegacyView | None:
+    """The images of an archive from before Docker 1.10; ``None`` for anything else."""
+    from imgtar.transport.legacy_view import is_legacy, read_legacy
+
+    return read_legacy(members, library, limits) if is_legacy(members) else None
 
 
 def _thin_record(members: Members, limits: Limits) -> ThinRecord | None:

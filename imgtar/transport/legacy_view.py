@@ -7,9 +7,9 @@ the archive gets its config of today at once, what is not may be completed by an
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 
 from imgtar.errors import Refused
+from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Root
 from imgtar.graph.chains import check_height, draft_of_chain
 from imgtar.graph.finding import Finding
@@ -28,7 +28,7 @@ __all__ = ["LegacyView", "is_legacy", "read_legacy"]
 _JSON = re.compile(r"([^/]+)/json")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LegacyView:
     """What such an archive says: its roots, every image by ID, the names of the layers, and what is worth a remark."""
 

@@ -14,7 +14,6 @@ from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import plural, printable, shown
 from imgtar.transport.archive import STANDARD_INPUT, DirectorySource, FdReader, StreamSource, TarSource, check_head
 from imgtar.transport.detect import HEAD, is_tar_head
-from imgtar.transport.inventory_file import is_inventory
 
 __all__ = ["ArchiveSource", "Fingerprint", "close_all", "is_layout", "medium_paths", "open_archive", "passed_over"]
 
@@ -145,6 +144,8 @@ _ARCHIVE_ENDINGS = (".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2"
 
 def _may_be_archive(path: str) -> bool:
     """Whether a file of a medium is an archive, or ought to be one: what is damaged must be reported, not passed over."""
+    from imgtar.transport.inventory_file import is_inventory
+
     if not os.path.isfile(path):
         return False
     with open(path, "rb") as file:

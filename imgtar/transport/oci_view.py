@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from imgtar.errors import Refused
+from imgtar.frozen import record
 from imgtar.graph.catalog import Root
 from imgtar.graph.finding import Finding
 from imgtar.graph.names import names_of
@@ -23,7 +23,7 @@ _BLOB = re.compile(r"blobs/(sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128})", re.ASCII
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
-@dataclass(slots=True)
+@record
 class BlobTable:
     """Which member is said to hold which digest. Claims, until the bytes were measured."""
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from imgtar.blob.compress import compressing
@@ -16,6 +15,7 @@ from imgtar.blob.files import FileWriter, sync_directory, write_all
 from imgtar.blob.tar_writer import TarWriter
 from imgtar.errors import LocalTrouble, NotFound, UsageError, local_trouble
 from imgtar.events import Event, Report
+from imgtar.frozen import frozen, replace
 from imgtar.graph.plan import Plan, PlannedRoot, Write
 from imgtar.graph.thin import FILE_NAME
 from imgtar.graph.walk import Node, images_of, platform_of
@@ -45,7 +45,7 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _PREFERRED = Platform("linux", "amd64")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Written:
     """What was written: bytes, SHA-256 of the file in hex (``None`` for a directory), number of blobs."""
 
@@ -164,7 +164,7 @@ def _docker_path(digest: Digest, kind: str) -> str:
     return f"{digest.encoded}{suffix}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _File:
     name: str
     size: int

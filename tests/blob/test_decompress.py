@@ -6,7 +6,6 @@ import struct
 import time
 import tracemalloc
 import zlib
-from dataclasses import replace
 
 import pytest
 import zstandard
@@ -18,6 +17,7 @@ from imgtar.blob.decompress import decompressing
 from imgtar.blob.stream import Readable
 from imgtar.blob.zstd_frames import FRAME_MAGIC
 from imgtar.errors import LocalTrouble, Refused
+from imgtar.frozen import replace
 from imgtar.model.limits import DEFAULT_LIMITS
 from tests.blob.streams import BZIP2, GZIP, NOISE, NONE, PACKED, TEXT, XZ, ZSTD, Source, packed, read
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgtar.frozen import replace
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Draft, Root, Slot
 from imgtar.graph.deps import MOST, DependencyTree, ImageDeps, dependency_tree

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from imgtar.frozen import replace
 from imgtar.graph.explain import describe_missing, explain_missing
 from imgtar.graph.names import names_of
 from imgtar.graph.plan import Missing

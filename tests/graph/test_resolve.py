@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgtar import frozen
 from imgtar.errors import Conflict, DependencyMissing, NotFound, Refused
 from imgtar.graph.catalog import Catalog, Draft, Root, Slot
 from imgtar.graph.inventory import EmptyInventory
@@ -475,7 +476,7 @@ def test_an_unsupported_digest_algorithm_is_refused_by_name() -> None:
 
 def test_a_size_that_the_archive_contradicts_is_refused_before_anything_is_read() -> None:
     catalog = catalog_of(APP)
-    lying = replace(catalog, offers={**dict.fromkeys(catalog.offers, 1)})  # type: ignore[dict-item]
+    lying = frozen.replace(catalog, offers={**dict.fromkeys(catalog.offers, 1)})  # type: ignore[dict-item]
     with pytest.raises(Refused) as caught:
         plan_of(lying)
     assert caught.value.code == "E_SIZE"

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgtar import frozen
 from imgtar.errors import ImgtarError
 from imgtar.graph.catalog import Catalog, Draft, Root, Slot
 from imgtar.graph.resolve import resolve
@@ -146,7 +147,7 @@ def draft_of(one: Image, names: Sequence[str], blobs: Mapping[str, bytes], promi
     root = root_of(one, names)
     config = Descriptor(IMAGE_CONFIG, Digest.parse(one.image_id), len(one.config))
     draft = Draft(config, parse_config(one.config, "test"), tuple(map(slot, one.layers)))
-    return replace(root, draft=draft, descriptor=None)
+    return frozen.replace(root, draft=draft, descriptor=None)
 
 
 POLICIES = st.sampled_from(
@@ -282,7 +283,7 @@ def test_a_loose_blob_may_as_well_come_in_an_archive(question: Question, which: 
 @given(questions(), st.booleans(), st.integers(0, 1))
 @settings(max_examples=25)
 def test_an_unrelated_image_adds_itself_and_changes_nothing_else(question: Question, own: bool, which: int) -> None:
-    question = replace(question, policy=replace(question.policy, select=(), platforms=()))
+    question = replace(question, policy=frozen.replace(question.policy, select=(), platforms=()))
     stranger = make_image("z:1", [random_layer(77, "gzip", size=8), random_layer(78, size=8)], seed=77)
     mine = Archive((root_of(stranger),), blobs_of(stranger))
     archives = list(question.archives)

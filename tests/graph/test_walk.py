@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgtar import frozen
 from imgtar.errors import Refused
 from imgtar.graph.walk import Walker, images_of, is_attestation, parts_of, platform_of
 from imgtar.model.limits import Limits
@@ -156,11 +157,11 @@ def test_the_platform_is_what_the_descriptor_says_else_what_the_config_says() ->
     image = make_image(platform="linux/arm/v6")
     node = grow(image)
     assert str(platform_of(node)) == "linux/arm/v6"
-    bare = replace(node, descriptor=replace(node.descriptor, platform=None))
+    bare = frozen.replace(node, descriptor=frozen.replace(node.descriptor, platform=None))
     assert str(platform_of(bare)) == "linux/arm/v6"
-    told = replace(node, descriptor=replace(node.descriptor, platform=Platform("linux", "riscv64")))
+    told = frozen.replace(node, descriptor=frozen.replace(node.descriptor, platform=Platform("linux", "riscv64")))
     assert str(platform_of(told)) == "linux/riscv64"
-    assert platform_of(replace(bare, config=None)) is None
+    assert platform_of(frozen.replace(bare, config=None)) is None
 
 
 def test_a_thing_of_unknown_kind_is_carried_as_one_opaque_blob() -> None:

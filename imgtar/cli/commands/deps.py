@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from imgtar.cli import options
 from imgtar.cli.console import console, refuse_terminal
+from imgtar.cli.declare import Argument, Option, Outer
 
 
 def command(
-    context: typer.Context,
+    outer: Outer,
     what: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[ARCHIVE|IMAGE]",
+        Argument(
+            "[ARCHIVE|IMAGE]",
             help="An archive, - for standard input, or an image of the store; default: the whole store.",
-            show_default=False,
         ),
     ] = None,
-    no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Show IDs in full.")] = False,
+    no_trunc: Annotated[bool, Option("--no-trunc", help="Show IDs in full.")] = False,
     store: options.Store = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -32,7 +30,7 @@ def command(
     from imgtar.ops.deps import deps_archive, deps_store
     from imgtar.ops.inspect import is_archive
 
-    out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    out = console(store, as_json, quiet, progress, lock_timeout, outer)
     refuse_terminal([what] if what is not None else [])
     with out.reporting() as report:
         if what is not None and is_archive(what):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from imgtar.cli import options
 from imgtar.cli.console import console, refuse_terminal
+from imgtar.cli.declare import Argument, Option, Outer
 
 
 def command(
-    context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="IMAGE|ARCHIVE", help="An image of the store, an archive, or -.")],
-    no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Show everything in full.")] = False,
+    outer: Outer,
+    what: Annotated[str, Argument("IMAGE|ARCHIVE", help="An image of the store, an archive, or -.")],
+    no_trunc: Annotated[bool, Option("--no-trunc", help="Show everything in full.")] = False,
     store: options.Store = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -23,7 +22,7 @@ def command(
     from imgtar.cli.render.images import show_history
     from imgtar.ops.history import history
 
-    out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
+    out = console(store, as_json, quiet, "none", lock_timeout, outer)
     refuse_terminal([what])
     with out.reporting() as report:
         images = history(what, out.store(report))

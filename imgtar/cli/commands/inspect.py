@@ -5,22 +5,19 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
-
 from imgtar.cli import options
 from imgtar.cli.console import console, refuse_terminal
+from imgtar.cli.declare import Argument, Option, Outer
 from imgtar.errors import UsageError
 from imgtar.text import shown
 
 
 def command(
-    context: typer.Context,
-    what: Annotated[
-        str, typer.Argument(metavar="ARCHIVE|IMAGE", help="An archive, - for standard input, or an image of the store.")
-    ],
+    outer: Outer,
+    what: Annotated[str, Argument("ARCHIVE|IMAGE", help="An archive, - for standard input, or an image of the store.")],
     raw: Annotated[
         str | None,
-        typer.Option("--raw", metavar="manifest|config|index", help="Print the exact bytes of that document."),
+        Option("--raw", metavar="manifest|config|index", help="Print the exact bytes of that document."),
     ] = None,
     platform: options.Platforms = None,
     store: options.Store = None,
@@ -34,7 +31,7 @@ def command(
     from imgtar.model.platform import parse_platforms
     from imgtar.ops.inspect import RawRequest, inspect_archive, inspect_store, is_archive
 
-    out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    out = console(store, as_json, quiet, progress, lock_timeout, outer)
     refuse_terminal([what])
     request = None
     wanted = parse_platforms(platform or ())

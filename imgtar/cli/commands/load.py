@@ -4,44 +4,41 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from imgtar.cli import options
 from imgtar.cli.console import Console, console, refuse_terminal
+from imgtar.cli.declare import Argument, Option, Outer
 from imgtar.errors import UsageError
 from imgtar.text import human_size, printable, shown
 
 
 def command(
-    context: typer.Context,
-    images: Annotated[
-        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Load only these; default: all.")
-    ] = None,
+    outer: Outer,
+    images: Annotated[list[str] | None, Argument("[IMAGE]...", help="Load only these; default: all.")] = None,
     archives: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "-i",
             "--input",
             metavar="ARCHIVE",
             help="A file, - for standard input, an OCI layout directory, or a folder of archives. May be repeated: all are one load.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and write nothing.")] = False,
     tags: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--tag",
             metavar="OLD=NEW",
             help="Rename on the way in; NEW alone for a single untagged image. May be repeated.",
         ),
     ] = None,
-    no_clobber: Annotated[bool, typer.Option("--no-clobber", help="Refuse to move an existing tag.")] = False,
+    no_clobber: Annotated[bool, Option("--no-clobber", help="Refuse to move an existing tag.")] = False,
     parents: options.Parents = "require",
     require_base: options.RequireBase = False,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Load every image that is complete, and say which were left.")
+        bool, Option("--partial", help="Load every image that is complete, and say which were left.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Turn warnings into refusals.")] = False,
+    strict: Annotated[bool, Option("--strict", help="Turn warnings into refusals.")] = False,
     platforms: options.Platforms = None,
     jobs: options.Jobs = None,
     store: options.Store = None,
@@ -49,7 +46,7 @@ def command(
     quiet: options.Quiet = False,
     progress: options.Progress = "auto",
     lock_timeout: options.LockTimeout = 300.0,
-) -> None:
+) -> int | None:
     """Read images from archives into the store: all of it, or nothing.
 
     Every byte is verified, and everything an image stands on must be there before anything is committed.
@@ -59,7 +56,7 @@ def command(
     from imgtar.model.platform import parse_platforms
     from imgtar.ops.load import load
 
-    out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    out = console(store, as_json, quiet, progress, lock_timeout, outer)
     archives = archives or ["-"]
     if archives.count("-") > 1:
         raise UsageError("standard input can be read only once", hint="give -i - once")
@@ -89,7 +86,8 @@ def command(
         from imgtar.graph.explain import explain_missing
 
         error = explain_missing(done.plan.missing, "this would not load")
-        raise typer.Exit(show_failure(Failure.of(error), as_json=False))
+        return show_failure(Failure.of(error), as_json=False)
+    return None
 
 
 def _rename(text: str) -> tuple[str | None, str]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from imgtar.cli import options
 from imgtar.cli.console import console
+from imgtar.cli.declare import Option, Outer
 from imgtar.text import human_size
 
 
 def command(
-    context: typer.Context,
-    untagged: Annotated[bool, typer.Option("--untagged", help="Images without a name too.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go and delete nothing.")] = False,
+    outer: Outer,
+    untagged: Annotated[bool, Option("--untagged", help="Images without a name too.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would go and delete nothing.")] = False,
     store: options.Store = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -23,7 +22,7 @@ def command(
     """Delete the blobs that no image in the store needs."""
     from imgtar.ops.upkeep import prune
 
-    out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
+    out = console(store, as_json, quiet, "none", lock_timeout, outer)
     with out.reporting() as report:
         done = prune(out.store(report), untagged=untagged, dry_run=dry_run)
 

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from imgtar.cli import options
 from imgtar.cli.console import Console, console, refuse_terminal
+from imgtar.cli.declare import Option, Outer
 from imgtar.cli.render.findings import show_findings
 from imgtar.errors import UsageError
 from imgtar.text import human_size, plural, printable
 
 
 def command(
-    context: typer.Context,
+    outer: Outer,
     archives: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "-i",
             "--input",
             metavar="ARCHIVE",
             help="Where to take damaged and missing blobs from: a file, -, a layout directory, a folder of archives. May be repeated.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and change nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done and change nothing.")] = False,
     jobs: options.Jobs = None,
     store: options.Store = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     progress: options.Progress = "auto",
     lock_timeout: options.LockTimeout = 300.0,
-) -> None:
+) -> int | None:
     """Bring a damaged store back into shape. Nothing is deleted.
 
     The index is restored from its kept copy, or rebuilt from the blobs; damaged blobs are set aside in imgtar/damaged;
@@ -39,7 +38,7 @@ def command(
     """
     from imgtar.ops.repair import repair
 
-    out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    out = console(store, as_json, quiet, progress, lock_timeout, outer)
     archives = archives or []
     if archives.count("-") > 1:
         raise UsageError("standard input can be read only once", hint="give -i - once")
@@ -48,7 +47,7 @@ def command(
         done = repair(out.store(report), archives, dry_run=dry_run, jobs=jobs, report=report)
     show_findings(done.findings)
     out.result("imgtar.repair/1", done.to_json(), lambda: _show(out, done))
-    raise typer.Exit(done.exit_code)
+    return done.exit_code
 
 
 def _show(out: Console, done: Any) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from imgtar.cli import options
 from imgtar.cli.console import console
+from imgtar.cli.declare import Argument, Option, Outer
 from imgtar.text import human_size
 
 
 def command(
-    context: typer.Context,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Names, image IDs or digests.")],
+    outer: Outer,
+    images: Annotated[list[str], Argument("IMAGE...", help="Names, image IDs or digests.")],
     force: Annotated[
-        bool, typer.Option("-f", "--force", help="All names of an ID; images that are named as a parent too.")
+        bool, Option("-f", "--force", help="All names of an ID; images that are named as a parent too.")
     ] = False,
     store: options.Store = None,
     as_json: options.Json = False,
@@ -25,7 +24,7 @@ def command(
     """Remove names, and each image with its last name."""
     from imgtar.ops.upkeep import remove
 
-    out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
+    out = console(store, as_json, quiet, "none", lock_timeout, outer)
     with out.reporting() as report:
         done = remove(out.store(report), images, force=force)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any, cast
 
-import typer
-
 from imgtar.cli import options
 from imgtar.cli.console import Console, console
+from imgtar.cli.declare import Argument, Option, Outer
 from imgtar.errors import UsageError
 from imgtar.text import human_size, plural, shown
 
@@ -16,22 +15,20 @@ _FORMS = ("hybrid", "docker", "oci", "oci-dir")
 
 
 def command(
-    context: typer.Context,
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Names (without a tag: all tags), IDs or digests.")
-    ],
+    outer: Outer,
+    images: Annotated[list[str], Argument("IMAGE...", help="Names (without a tag: all tags), IDs or digests.")],
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="FILE", help="Where to write; - for standard output.")
+        str, Option("-o", "--output", metavar="FILE", help="Where to write; - for standard output.")
     ] = "-",
     form: Annotated[
-        str, typer.Option("--format", metavar="|".join(_FORMS), help="Default: hybrid, which every engine loads.")
+        str, Option("--format", metavar="|".join(_FORMS), help="Default: hybrid, which every engine loads.")
     ] = "hybrid",
     compress: Annotated[
-        str, typer.Option("--compress", metavar="none|gzip|zstd[:LEVEL]", help="Compress the archive as a whole.")
+        str, Option("--compress", metavar="none|gzip|zstd[:LEVEL]", help="Compress the archive as a whole.")
     ] = "none",
     layers: Annotated[
         str,
-        typer.Option(
+        Option(
             "--layers",
             metavar="keep|none|gzip|zstd[:LEVEL]",
             help="Compression of the layers; keep leaves bytes and digests.",
@@ -39,7 +36,7 @@ def command(
     ] = "keep",
     base: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--base",
             metavar="WHERE",
             help="Leave out what this holds: an image of the store, an archive, a layout or an inventory file. May be repeated.",
@@ -47,18 +44,16 @@ def command(
     ] = None,
     receivers: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--for",
             metavar="WHERE",
             help="The same, but for several receivers of one archive: leave out only what all of them hold.",
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would go in and why, and write nothing.")
-    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would go in and why, and write nothing.")] = False,
     explain: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--explain",
             metavar="DIGEST",
             help="Say why this blob (digest, diff ID, or its beginning) goes in or not; write nothing.",
@@ -78,7 +73,7 @@ def command(
     from imgtar.ops.save import SaveOptions, save
     from imgtar.transport.writer import Form
 
-    out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    out = console(store, as_json, quiet, progress, lock_timeout, outer)
     if form not in _FORMS:
         raise UsageError(f"--format {shown(form)} is not known", hint=f"one of {', '.join(_FORMS)}")
     dry_run = dry_run or explain is not None

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from imgtar.cli import options
 from imgtar.cli.console import console
+from imgtar.cli.declare import Argument, Outer
 
 
 def command(
-    context: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A name, an image ID or a digest.")],
-    target: Annotated[str, typer.Argument(metavar="DST", help="The new name.")],
+    outer: Outer,
+    source: Annotated[str, Argument("SRC", help="A name, an image ID or a digest.")],
+    target: Annotated[str, Argument("DST", help="The new name.")],
     store: options.Store = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -22,7 +21,7 @@ def command(
     """Give an image of the store another name."""
     from imgtar.ops.upkeep import tag
 
-    out = console(store, as_json, quiet, "none", lock_timeout, context.obj)
+    out = console(store, as_json, quiet, "none", lock_timeout, outer)
     with out.reporting() as report:
         done = tag(out.store(report), source, target)
     if done["from"] and done["from"] != done["to"]:

@@ -6,24 +6,23 @@ import json
 from contextlib import ExitStack
 from typing import Annotated, Any
 
-import typer
-
 from imgtar.cli import options
 from imgtar.cli.console import Console, console, refuse_terminal
+from imgtar.cli.declare import Argument, Option, Outer
 from imgtar.cli.render.findings import show_findings
 from imgtar.errors import UsageError
 from imgtar.text import human_size, plural, printable
 
 
 def command(
-    context: typer.Context,
+    outer: Outer,
     archives: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARCHIVE]...", help="Files, - or layout directories; none: the store."),
+        Argument("[ARCHIVE]...", help="Files, - or layout directories; none: the store."),
     ] = None,
     against: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--against",
             metavar="WHERE",
             help="Would these archives load there, all together? A store's folder, an inventory file, an archive, or the word store. May be repeated.",
@@ -31,19 +30,17 @@ def command(
     ] = None,
     parents: Annotated[
         str | None,
-        typer.Option("--parents", metavar="require|warn|ignore", help="As for load; goes with --against."),
+        Option("--parents", metavar="require|warn|ignore", help="As for load; goes with --against."),
     ] = None,
     require_base: options.RequireBase = False,
-    fast: Annotated[bool, typer.Option("--fast", help="Check structure and small documents only.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Turn warnings into refusals.")] = False,
+    fast: Annotated[bool, Option("--fast", help="Check structure and small documents only.")] = False,
+    strict: Annotated[bool, Option("--strict", help="Turn warnings into refusals.")] = False,
     subset: Annotated[
         str | None,
-        typer.Option(
-            "--subset", metavar="K/N", help="Of the store, read only the Kth of N parts: 1/7 today, 2/7 tomorrow."
-        ),
+        Option("--subset", metavar="K/N", help="Of the store, read only the Kth of N parts: 1/7 today, 2/7 tomorrow."),
     ] = None,
     report_file: Annotated[
-        str | None, typer.Option("--report", metavar="FILE", help="Write the JSON document to FILE as well.")
+        str | None, Option("--report", metavar="FILE", help="Write the JSON document to FILE as well.")
     ] = None,
     platforms: options.Platforms = None,
     jobs: options.Jobs = None,
@@ -52,7 +49,7 @@ def command(
     quiet: options.Quiet = False,
     progress: options.Progress = "auto",
     lock_timeout: options.LockTimeout = 300.0,
-) -> None:
+) -> int | None:
     """Prove that archives, or the store, are whole and good, without loading anything.
 
     Checks the container's structure to the last byte, every blob's digest and size, every layer's diff ID, and that
@@ -66,7 +63,7 @@ def command(
     from imgtar.ops.where import refuse_to_replace
     from imgtar.transport.target import whole_file
 
-    out = console(store, as_json, quiet, progress, lock_timeout, context.obj)
+    out = console(store, as_json, quiet, progress, lock_timeout, outer)
     refuse_terminal(archives or [])
     if against and not archives:
         raise UsageError("--against asks whether archives would load there", hint="name the archives as well")
@@ -105,7 +102,7 @@ def command(
             write_all(fd, document.encode())
     show_findings(done.findings)
     out.result("imgtar.verify/1", done.to_json(), lambda: _show(out, done))
-    raise typer.Exit(done.exit_code)
+    return done.exit_code
 
 
 def _show(out: Console, done: Any) -> None:
