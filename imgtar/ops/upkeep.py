@@ -16,8 +16,8 @@ from imgtar.graph.views import rfc3339
 from imgtar.graph.walk import Walker, images_of, parts_of, platform_of
 from imgtar.model.digest import Digest
 from imgtar.model.reference import Reference, parse_user_reference
+from imgtar.store.entry import STORE_LIMITS, Entry
 from imgtar.store.inventory import StoreInventory
-from imgtar.store.layout import STORE_LIMITS, Entry
 from imgtar.store.staging import sweep
 from imgtar.store.store import Store
 from imgtar.text import printable, shown
@@ -40,7 +40,7 @@ def list_images(store: Store, *, everything: bool = False) -> list[dict[str, Any
             if entry.name is None and not everything:
                 continue
             name = entry.name.familiar if entry.name is not None else None
-            row = {"name": name, "image_id": None, "digest": str(entry.descriptor.digest), "platform": None}
+            row = {"name": name, "image_id": None, "digest": str(entry.digest), "platform": None}
             try:
                 node = walker.grow(entry.descriptor)
                 images = list(images_of(node))
@@ -58,7 +58,7 @@ def list_images(store: Store, *, everything: bool = False) -> list[dict[str, Any
                     {
                         "name": name,
                         "image_id": str(image.manifest.config.digest),
-                        "digest": str(entry.descriptor.digest),
+                        "digest": str(entry.digest),
                         "platform": str(platform) if platform is not None else None,
                         "created": rfc3339(image.config.created) if image.config is not None else None,
                         "size": image.manifest.config.size + sum(layer.size for layer in image.manifest.layers),
@@ -94,7 +94,7 @@ def tag(store: Store, source: str, target: str) -> dict[str, str | None]:
         after = inventory.tagged(root.references[0].full) if root.references else None
 
         def edit(entries: list[Entry]) -> list[Entry]:
-            like = next((entry for entry in entries if entry.descriptor.digest == descriptor.digest), None)
+            like = next((entry for entry in entries if entry.digest == descriptor.digest), None)
             inner = all(one.node.descriptor.digest != descriptor.digest for one in candidates)
             if like is None and not inner:
                 raise Conflict(
@@ -177,11 +177,7 @@ def remove(store: Store, names: Sequence[str], *, force: bool = False) -> Remova
         _take_referrers(candidates, gone)
 
         def edit(entries: list[Entry]) -> list[Entry]:
-            return [
-                entry
-                for entry in entries
-                if entry.descriptor.digest not in gone and (entry.descriptor.digest, entry.name) not in drop
-            ]
+            return [entry for entry in entries if entry.digest not in gone and (entry.digest, entry.name) not in drop]
 
         store.change(edit)
         reachable, whole = _reachable(store)
@@ -265,7 +261,7 @@ def _reachable(store: Store) -> tuple[set[Digest], bool]:
     reachable: set[Digest] = set()
     certain = True
     for entry in inventory.entries:
-        reachable.add(entry.descriptor.digest)
+        reachable.add(entry.digest)
         try:
             node = walker.grow(entry.descriptor)
         except ImgtarError:
@@ -346,7 +342,7 @@ def prune(store: Store, *, untagged: bool = False, dry_run: bool = False) -> Rem
             return Removal((), images, len(doomed), sum(doomed.values()), kept_untagged)
         sweep(store.layout)
         if gone:
-            store.change(lambda entries: [entry for entry in entries if entry.descriptor.digest not in gone])
+            store.change(lambda entries: [entry for entry in entries if entry.digest not in gone])
         elif doomed:
             # Whoever took the last name of these may have been killed before that was durable.
             store.layout.sync_index()
