@@ -11,13 +11,15 @@ from imgtar.blob.files import sync_directory
 from imgtar.errors import Conflict, ImgtarError, NotFound, StoreTrouble, UsageError
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.inventory import EmptyInventory
-from imgtar.graph.select import Candidate, matches_identity, select, subject_of, with_platforms
-from imgtar.graph.views import rfc3339
-from imgtar.graph.walk import Walker, images_of, parts_of, platform_of
+from imgtar.graph.select import Candidate, matches_identity, subject_of
+from imgtar.graph.walk import Walker, images_of, parts_of
 from imgtar.model.digest import Digest
 from imgtar.model.reference import Reference, parse_user_reference
+from imgtar.ops.choose import choose
+from imgtar.store.collector import collector_paused
 from imgtar.store.entry import STORE_LIMITS, Entry
 from imgtar.store.inventory import StoreInventory
+from imgtar.store.roots import RootCache
 from imgtar.store.staging import sweep
 from imgtar.store.store import Store
 from imgtar.text import printable, shown
@@ -33,8 +35,8 @@ def list_images(store: Store, *, everything: bool = False) -> list[dict[str, Any
     """
     if not store.layout.exists:
         return []
-    with store.reading() as inventory:
-        walker = Walker(inventory.library, STORE_LIMITS)
+    with store.reading() as inventory, collector_paused():
+        roots = RootCache(inventory)
         rows: list[dict[str, Any]] = []
         for entry in inventory.entries:
             if entry.name is None and not everything:
@@ -42,34 +44,31 @@ def list_images(store: Store, *, everything: bool = False) -> list[dict[str, Any
             name = entry.name.familiar if entry.name is not None else None
             row = {"name": name, "image_id": None, "digest": str(entry.digest), "platform": None}
             try:
-                node = walker.grow(entry.descriptor)
-                images = list(images_of(node))
+                facts = roots.facts(entry)
             except ImgtarError as error:
                 rows.append({**row, "created": None, "size": None, "problem": str(error)})
                 continue
-            if node.absent:
+            if facts.absent:
                 rows.append({**row, "created": None, "size": None, "problem": "its manifest is missing or damaged"})
-            for image in images:
-                assert image.manifest is not None
-                if node.index is not None and image.config is None:
-                    continue  # A platform that was not shipped.
-                platform = platform_of(image)
+            for image in facts.images:
                 rows.append(
                     {
                         "name": name,
-                        "image_id": str(image.manifest.config.digest),
-                        "digest": str(entry.digest),
-                        "platform": str(platform) if platform is not None else None,
-                        "created": rfc3339(image.config.created) if image.config is not None else None,
-                        "size": image.manifest.config.size + sum(layer.size for layer in image.manifest.layers),
+                        "image_id": image.image_id,
+                        "digest": row["digest"],
+                        "platform": image.platform,
+                        "created": image.created,
+                        "size": image.size,
                     }
                 )
+        roots.keep(inventory.entries)
     rows.sort(key=lambda row: (row["name"] is None, row["name"] or "", row["image_id"] or ""))
     return rows
 
 
 def _candidates(inventory: StoreInventory, store: Store) -> list[Candidate]:
-    return grow_candidates([store.source(inventory).survey(Check())], EmptyInventory())[0]
+    with collector_paused():
+        return grow_candidates([store.source(inventory).survey(Check())], EmptyInventory())[0]
 
 
 def tag(store: Store, source: str, target: str) -> dict[str, str | None]:
@@ -82,8 +81,7 @@ def tag(store: Store, source: str, target: str) -> dict[str, str | None]:
         raise UsageError(f"{shown(target)} has a digest, a tag cannot", hint="write NAME:TAG")
     name = name.tagged()
     with store.reading() as inventory:
-        candidates = [one for one in _candidates(inventory, store) if subject_of(one) is None]
-        chosen = select(with_platforms(candidates), [source])
+        _, candidates, chosen = choose(store, inventory, [source], lambda one: subject_of(one) is None)
         exact = [one for one in chosen if _default_tag(source) in one.root.references]
         chosen = exact or chosen
         if len(chosen) > 1:

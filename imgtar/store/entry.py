@@ -130,6 +130,21 @@ class Entry:
         return self._text or json.dumps(self.descriptor.to_json(), separators=(",", ":"), ensure_ascii=False)
 
     @property
+    def bare(self) -> str:
+        """What it points at, as text, without its names: what the documents below say depends on nothing else here."""
+        if self._names != ("", ""):
+            head, _, rest = self._text.partition(',"annotations":{')
+            return head + rest.partition(f'"{mediatype.REF_NAME}":"{self._names[1]}"}}')[2]
+        value = self.descriptor.to_json()
+        value.pop("annotations", None)
+        mark = self.descriptor.annotations.get(mediatype.DOCKER_REFERENCE_TYPE)
+        return _encode(value) + ("+" if mark else "")
+
+    def noted(self, key: str) -> str | None:
+        """An annotation that is neither a name nor the parent."""
+        return None if self._names != ("", "") else self.descriptor.annotations.get(key)
+
+    @property
     def parent(self) -> DeclaredParent | None:
         """The parent image that was declared when this came in."""
         text = self.descriptor.annotations.get(PARENT)
@@ -177,9 +192,22 @@ def _name_of(descriptor: Descriptor) -> tuple[Reference | None, str]:
     return references[0] if references else None, "" if references or not labels else labels[0]
 
 
+# Names on Docker Hub that have nothing special about them: Reference.parse says the same, but takes its time.
+_PART = r"[a-z0-9]++(?:[._-][a-z0-9]++)*+"
+_COMMON = re.compile(
+    rf"docker\.io/(?P<path>(?:library|[a-z0-9]{{1,40}})/(?=[^:]{{1,60}}:)(?!sha256:|sha512:){_PART})"
+    r":(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})"
+)
+
+
 def _usual_name(names: tuple[str, str]) -> tuple[Reference, str] | None:
     """The name of an entry both of whose annotations say it as imgtar does: that is the rule, and soon told."""
     full, familiar = names
+    found = _COMMON.fullmatch(full)
+    if found is not None:
+        path, tag = found.groups()
+        if familiar == f"{path.removeprefix('library/')}:{tag}":
+            return Reference("docker.io", path, tag), ""
     try:
         reference = Reference.parse(full) if full else None
     except Refused:

@@ -38,7 +38,7 @@ class StoreInventory:
         self.layout = layout
         self.cache = HeldCache(layout.corner)
         self.entries = entries
-        self.library = Library([self._document], STORE_LIMITS)
+        self.library = Library([self.fetch], STORE_LIMITS)
         self._roots = {entry.digest for entry in entries}
         self._named: dict[str, Entry] | None = None
         self._asked: dict[Digest, Holding | None] = {}
@@ -91,7 +91,8 @@ class StoreInventory:
         self.cache.note(digest, status, measured.diff_id)
         return measured
 
-    def _document(self, descriptor: Descriptor, cap: int) -> bytes | None:
+    def fetch(self, descriptor: Descriptor, cap: int) -> bytes | None:
+        """The bytes of a document, verified (a :data:`imgtar.graph.library.Fetch`)."""
         return self._content(descriptor.digest, cap)
 
     def _content(self, digest: Digest, cap: int) -> bytes | None:

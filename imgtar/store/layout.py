@@ -25,6 +25,7 @@ from imgtar.blob.files import is_damage, read_small, read_window, sync_directory
 from imgtar.errors import LocalTrouble, Refused, StoreTrouble, local_trouble
 from imgtar.model.digest import Digest
 from imgtar.model.documents import parse_layout
+from imgtar.store.collector import collector_paused
 from imgtar.store.entry import STORE_LIMITS, Entry, encode_index, parse_entries, parse_strictly, read_written
 from imgtar.store.rights import FOLDER, make_folders, new_file, settle_folder
 from imgtar.text import shown
@@ -204,8 +205,9 @@ class Layout:
                 os.close(fd)
             if self._read is not None and self._read[0] == raw:
                 return list(self._read[1])  # A load reads it twice: for the plan, and again under the lock.
-            written = read_written(raw)
-            entries = parse_strictly(raw) if written is None else written
+            with collector_paused():
+                written = read_written(raw)
+                entries = parse_strictly(raw) if written is None else written
         except FileNotFoundError:
             raise StoreTrouble("index.json is missing", where=self.path, hint=_REPAIR) from None
         except OSError as error:

@@ -138,10 +138,13 @@ class StoreSource:
         self._layout = layout
         self._inventory = inventory
 
-    def survey(self, dock: Dock) -> Catalog:
-        """See :class:`imgtar.ports.Source`. Blobs are offered by looking, not by listing the directory."""
+    def survey(self, dock: Dock, entries: Sequence[Entry] | None = None) -> Catalog:
+        """See :class:`imgtar.ports.Source`. Blobs are offered by looking, not by listing the directory.
+
+        With ``entries`` only the roots of these; every entry of a digest must be among them.
+        """
         groups: dict[Digest, tuple[Descriptor, list[Reference], list[str], Entry]] = {}
-        for entry in self._inventory.entries:
+        for entry in self._inventory.entries if entries is None else entries:
             _, names, labels, _ = groups.setdefault(entry.digest, (entry.descriptor, [], [], entry))
             if entry.name is not None:
                 names.append(entry.name)
