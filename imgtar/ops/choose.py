@@ -10,7 +10,7 @@ from imgtar.graph.catalog import Catalog
 from imgtar.graph.inventory import EmptyInventory
 from imgtar.graph.select import Candidate, select, with_platforms
 from imgtar.store.collector import collector_paused
-from imgtar.store.entry import Entry
+from imgtar.store.entry import STORE_LIMITS, Entry
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.narrow import entries_for
 from imgtar.store.roots import RootCache
@@ -34,7 +34,7 @@ def choose(
 
     def among(entries: Sequence[Entry]) -> tuple[Catalog, list[Candidate], list[Candidate]]:
         catalog = store.source(inventory).survey(Check(), entries)
-        candidates = [one for one in grow_candidates([catalog], EmptyInventory())[0] if fits(one)]
+        candidates = [one for one in grow_candidates([catalog], EmptyInventory(), STORE_LIMITS)[0] if fits(one)]
         return catalog, candidates, select(with_platforms(candidates), names)
 
     with collector_paused():

@@ -15,6 +15,7 @@ from imgtar.graph.listing import Listing, take_stock
 from imgtar.graph.walk import Part
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ops.choose import choose
+from imgtar.store.entry import STORE_LIMITS
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.store import Store
 from imgtar.text import printable, shown
@@ -199,4 +200,5 @@ def stock_of_store(store: Store, inventory: StoreInventory, names: Sequence[str]
         diff_id_of=inventory.diff_id_of,
         label=", ".join(names) or store.label,
         library=inventory.library,
+        limits=STORE_LIMITS,
     )
