@@ -155,7 +155,11 @@ class RootCache:
     def _believed(self, key: bytes, root: Digest) -> RootFacts | None:
         try:
             _, _, documents, images = self._value(key)
-            if documents[0][0] == str(root) and all(self._looks(digest, look) for digest, look in documents):
+            if (
+                type(images) is list
+                and documents[0][0] == str(root)
+                and all(self._looks(digest, look) for digest, look in documents)
+            ):
                 return RootFacts(tuple(self._image(*image) for image in images))
         except (ValueError, TypeError, LookupError, RecursionError, Refused):
             pass  # There is no line, or it was not written by us.
