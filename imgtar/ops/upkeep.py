@@ -63,7 +63,7 @@ def list_images(store: Store, *, everything: bool = False) -> list[dict[str, Any
                     }
                 )
         roots.keep(inventory.entries)
-    rows.sort(key=lambda row: (row["name"] is None, row["name"] or "", row["image_id"] or ""))
+        rows.sort(key=lambda row: (row["name"] is None, row["name"] or "", row["image_id"] or ""))
     return rows
 
 

@@ -39,7 +39,7 @@ class StoreInventory:
         self.cache = HeldCache(layout.corner)
         self.entries = entries
         self.library = Library([self.fetch], STORE_LIMITS)
-        self._roots = {entry.digest for entry in entries}
+        self._roots: set[Digest] | None = None
         self._named: dict[str, Entry] | None = None
         self._asked: dict[Digest, Holding | None] = {}
         self._images = ImageCache(layout.corner)
@@ -181,6 +181,8 @@ class StoreInventory:
 
     def has_root(self, digest: Digest) -> bool:
         """Whether ``index.json`` names it."""
+        if self._roots is None:
+            self._roots = {entry.digest for entry in self.entries}
         return digest in self._roots
 
     def has_image(self, identity: Digest) -> bool:
