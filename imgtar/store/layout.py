@@ -7,7 +7,7 @@
     imgtar/index.lock  imgtar/blobs.lock  imgtar/gate.lock  see store/lock.py
     imgtar/staging/<name>/                               work of a running transaction, locked while it lives
     imgtar/held/  imgtar/layers/                         a cache, see store/held.py
-    imgtar/images                                        a cache, see store/images.py
+    imgtar/images  imgtar/roots                          caches, see store/images.py and store/roots.py
     imgtar/index.kept                                    a copy of index.json with its checksum, for repair
     imgtar/damaged/                                      what repair has set aside, see store/rescue.py
 """

@@ -22,7 +22,7 @@ START = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+jso
 
 
 def facts(entries: list[Entry] | None) -> list[Any] | None:
-    return entries and [(one.digest, one.name, one.label, one.descriptor, one.parent) for one in entries]
+    return entries and [(one.digest, one.name, one.label, one.descriptor, one.parent, one.bare) for one in entries]
 
 
 words = st.text(max_size=8) | st.sampled_from(
