@@ -9,8 +9,8 @@ A line of ``<store>/imgtar/roots`` (see store/lines.py) is a JSON list::
 looked (store/held.py), "" for one that was not there; then the images as they are shown. The last line of a key counts.
 
 What is shown of an image counts as long as all of its files look so; else the documents are read. Where the question is
-only which roots to read (a name, an ID, who refers to whom), the line counts without a look, and what is found by it is
-read. So a lie in it can hide something or show a wrong figure, and never make something held, kept or deleted.
+only which roots to read (a name, an ID, who refers to whom), the line counts as long as nothing has come since, and what is
+found by it is read. So a lie in it can hide something or show a wrong figure, and never make something held, kept or deleted.
 Only what was read without an objection is noted.
 """
 
@@ -93,15 +93,18 @@ class RootCache:
         return self._line(entry)[_KEY + 4 : _KEY + 5] != b"0"
 
     def mentions(self, entry: Entry, encoded: str) -> bool:
-        """Whether a document of the root, or the ID of an image of it, may have ``encoded`` in its digest."""
+        """Whether the digest of a document of the root, or the ID of an image of it, may begin with ``encoded``."""
         line = self._line(entry)
-        return not line or encoded.encode("ascii", "replace") in line or encoded in entry.digest.encoded
+        return not line or b":" + encoded.encode() in line or entry.digest.encoded.startswith(encoded)
 
     def _line(self, entry: Entry) -> bytes:
         """The line of a root, read if there was none; empty when it can have none."""
         bare = entry.bare
         key = _key(bare)
         line = self._lines.get(key)
+        if line is not None and b',""]' in line and not self._still_absent(key):
+            self._lines.pop(key)
+            line = None
         if line is None:
             try:
                 self._facts[bare] = self._read(entry, bare)
@@ -109,6 +112,13 @@ class RootCache:
                 return b""  # Whoever needs it meets the error again.
             line = self._lines.get(key, b"")
         return line
+
+    def _still_absent(self, key: bytes) -> bool:
+        """Whether what was not there is not there: a platform that came since has an ID, and may refer to something."""
+        try:
+            return all(self._looks(digest, look) for digest, look in self._value(key)[2] if look == "")
+        except (ValueError, TypeError, LookupError, RecursionError):
+            return False
 
     def keep(self, entries: Sequence[Entry]) -> None:
         """Write what was learned; what is of none of ``entries`` is dropped when it is the greater part."""
@@ -147,6 +157,8 @@ class RootCache:
             documents = [[str(digest), look] for digest, look in asked.items()]
             images = [[one.image_id, one.platform, one.created, one.size] for one in facts.images]
             body = [key.decode(), int(_refers(node)), documents, images]
+            if self._values is not None:
+                self._values.pop(key.decode(), None)
             self._lines[key] = self._new[key] = json.dumps(body, separators=(",", ":")).encode()
         return facts
 

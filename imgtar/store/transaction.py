@@ -298,9 +298,10 @@ def _merge(entries: list[Entry], plan: Plan) -> list[Entry]:
             if (name, root.descriptor.digest) not in there:
                 there.add((name, root.descriptor.digest))
                 merged.append(Entry.make(root.descriptor, name, root.parent))
-    known = {entry.digest for entry in merged}
-    for root in plan.roots:
-        if not root.references and root.descriptor.digest not in known:
+    nameless = [root for root in plan.roots if not root.references]
+    known = {entry.digest for entry in merged} if nameless else set()
+    for root in nameless:
+        if root.descriptor.digest not in known:
             known.add(root.descriptor.digest)
             merged.append(Entry.make(root.descriptor, None, root.parent, root.labels[0] if root.labels else ""))
     return tidy(_with_parents(merged, plan))

@@ -24,6 +24,7 @@ from imgtar.store.roots import RootCache
 from imgtar.store.store import Store
 from imgtar.transport.check import Check
 from tests.builders.images import (
+    OCI_INDEX,
     OCI_MANIFEST,
     attestation,
     dumps,
@@ -356,6 +357,28 @@ def test_a_name_means_the_same_as_among_all_images(state: Callable[[Path], None]
         with store.reading() as inventory:
             found = answer(lambda: choose(store, inventory, names)[2])  # noqa: B023
         assert found == answer(lambda: select(everything, names)), names  # noqa: B023
+
+
+def test_a_platform_that_came_later_has_an_id_and_may_refer(filled: Imgtar) -> None:
+    late = json.loads(RISC.manifest)
+    late["subject"] = {"mediaType": OCI_MANIFEST, "digest": BASE.digest, "size": len(BASE.manifest)}
+    raw = dumps(late)
+    child = {"mediaType": OCI_MANIFEST, "digest": sha256(raw), "size": len(raw)}
+    index = dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]})
+    put(filled.store, index, mediaType=OCI_INDEX)
+
+    def known() -> tuple[bool, bool]:
+        with Store(str(filled.store)).reading() as inventory:
+            roots = RootCache(inventory)
+            entry = next(one for one in inventory.entries if str(one.digest) == sha256(index))
+            found = roots.mentions(entry, RISC.image_id[7:]), roots.may_refer(entry)
+            roots.keep(inventory.entries)
+        return found
+
+    assert known() == known() == (False, False)
+    for blob in (raw, RISC.config):
+        (filled.store / "blobs" / "sha256" / sha256(blob)[7:]).write_bytes(blob)
+    assert known() == known() == (True, True)
 
 
 def test_what_refers_to_an_image_comes_along(filled: Imgtar, tmp_path: Path) -> None:
