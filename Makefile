@@ -17,6 +17,7 @@ $(VENV)/.program: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("imgtar needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m compileall -q imgtar  # As pip does for a package: where Python may not write bytecode, every start would compile.
 	touch $@
 
 $(VENV)/.tests: $(VENV)/.program

@@ -1,4 +1,4 @@
-"""How a load grows with the store it goes into: stores of 10 to 10,000 images, whole processes.
+"""How commands grow with the store they are about: stores of 10 to 10,000 images, whole processes.
 
     python benchmarks/store_growth.py                  # 10, 100, 1,000, 3,000 and 10,000 images, about five minutes
     python benchmarks/store_growth.py --sizes 10,1000  # the first size is what the others are compared with
@@ -7,7 +7,8 @@ The stores are written here, in the layout that the store uses, notes of verifie
 runtime and app, plain and gzip layers in turn. Every number is the fastest run of the command on the large store less
 the fastest on the smallest one, run in turn, so that start-up and the work for the image itself fall away. In brackets
 is the same in processor time, which a busy machine changes less. The column of the smallest store is the whole process;
-above the table stands what ``load --help`` takes. A second table has the dry runs alone: the call of
+above the table stands what ``load --help`` takes. ``images`` and what names one image read a cache that the first of
+them makes; "caches deleted" is the first. A second table has the dry runs alone: the call of
 ``imgtar.ops.load.load`` in a process that has imported everything, the fastest of as many.
 """
 
@@ -223,15 +224,21 @@ def docker_archive(path: Path, one: Image, *, without: Sequence[Layer] = (), par
     return archive(path, {**files, config: one.config, "manifest.json": dumps([item])})
 
 
+Make = Callable[[Path, Images, int], Path]
+
+
 @dataclass(frozen=True)
 class Case:
-    """One command: its archive for a store, the exit status it must have, and what is cleared away before it."""
+    """One command: a load of an archive made for the store, or ``words``, in which ``{turn}`` is the number of the run
+    and ``{out}`` a file to write. ``before`` is run untimed first. ``cold`` is cleared away, ``status`` must come out."""
 
     name: str
-    make: Callable[[Path, Images, int], Path]
+    make: Make | None = None
     dry: bool = True
     status: int = 0
     cold: Sequence[str] = ()
+    words: str = ""
+    before: str = ""
 
 
 def _new(path: Path, images: Images, turn: int) -> Path:
@@ -257,6 +264,7 @@ def _orphan(path: Path, images: Images, turn: int) -> Path:
 
 
 KNOWN = ("images", "layers")
+ROOTS = ("roots",)
 CASES = [
     Case("load --dry-run, a new image", _new),
     Case("load, a new image", _new, dry=False),
@@ -267,6 +275,16 @@ CASES = [
     Case("a layer left out, caches deleted", _thin, cold=KNOWN),
     Case("a layer nobody has, caches deleted", _lacking, status=4, cold=KNOWN),
     Case("parent held, caches deleted", _child, cold=KNOWN),
+    Case("images", words="images"),
+    Case("images, caches deleted", words="images", cold=ROOTS),
+    Case("inspect one", words="inspect app:1"),
+    Case("save one", words="save -o {out} app:1"),
+    Case("history of one", words="history app:1"),
+    Case("tag", words="tag app:1 again:{turn}"),
+    Case("rmi, a name beside others", words="rmi again:{turn}", before="tag app:1 again:{turn}"),
+    Case("rmi, an image", _new, words="rmi app:new{turn}", before="load -i {archive}"),
+    Case("prune", words="prune"),
+    Case("inventory", words="inventory -o {out}"),
 ]
 
 
@@ -286,7 +304,17 @@ class Bench:
     def once(self, case: Case, size: int, turn: int) -> Run:
         """One process."""
         store = self.folder / str(size)
-        path = case.make(self.folder / "archive.tar", self.images[size], turn)
+        path = self.folder / "archive.tar"
+        if case.make is not None:
+            case.make(path, self.images[size], turn)
+        out = self.folder / "out"
+        start = [self.imgtar, "--store", str(store)]
+
+        def command(words: str) -> list[str]:
+            return [*start, *(word.format(turn=turn, out=out, archive=path) for word in words.split())]
+
+        if case.before:
+            run(command(case.before))
         for name in case.cold:
             place = store / "imgtar" / name
             if place.is_dir():
@@ -294,12 +322,11 @@ class Bench:
                     note.unlink()
             else:
                 place.unlink(missing_ok=True)
-        command = [self.imgtar, "--store", str(store), "load", *(["--dry-run"] if case.dry else []), "-i", str(path)]
-        return run(command, case.status)
+        return run(command(case.words or f"load {'--dry-run ' if case.dry else ''}-i {{archive}}"), case.status)
 
     def measure(self, case: Case, rounds: int) -> list[list[Run]]:
         """The command on every store in turn, ``rounds`` times; the first round, which only warms up, is left out."""
-        return [[self.once(case, size, turn) for size in self.images] for turn in range(-1, rounds)][1:]
+        return [[self.once(case, size, turn) for size in self.images] for turn in range(rounds + 1)][1:]
 
 
 INSIDE = """
@@ -384,7 +411,7 @@ def main() -> None:
         print(f"\n| the call alone, ms | {least} images | {' | '.join(f'{size:,}' for size in sizes)} |")
         print("|---|--:|" + "--:|" * len(sizes), flush=True)
         for case in CASES:
-            if options.only not in case.name or not case.dry or case.cold:
+            if options.only not in case.name or not case.dry or case.cold or case.words or case.make is None:
                 continue
             times = [
                 min(

@@ -213,7 +213,15 @@ def snapshot(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, bytes 
 def stored(store: Path) -> dict[str, bytes | None]:
     """What a store holds: everything but the caches and the lock files."""
     return snapshot(
-        store, without=("imgtar/held", "imgtar/layers", "imgtar/images", "imgtar/blobs.lock", "imgtar/index.lock")
+        store,
+        without=(
+            "imgtar/held",
+            "imgtar/layers",
+            "imgtar/images",
+            "imgtar/roots",
+            "imgtar/blobs.lock",
+            "imgtar/index.lock",
+        ),
     )
 
 

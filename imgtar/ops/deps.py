@@ -19,7 +19,7 @@ from imgtar.graph.select import Candidate, Policy, select, with_platforms
 from imgtar.graph.walk import images_of
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
-from imgtar.store.layout import STORE_LIMITS
+from imgtar.store.entry import STORE_LIMITS
 from imgtar.store.store import Store
 from imgtar.text import printable
 from imgtar.transport.check import Check

@@ -12,12 +12,13 @@ from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory
 from imgtar.graph.resolve import resolve
-from imgtar.graph.select import Policy, select, with_platforms
+from imgtar.graph.select import Policy
 from imgtar.graph.views import requires_view, root_views
 from imgtar.graph.walk import images_of, platform_of
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
+from imgtar.ops.choose import choose
 from imgtar.transport.check import Check
 from imgtar.transport.location import Fingerprint, is_layout, open_archive
 
@@ -82,9 +83,7 @@ def inspect_store(
 ) -> Inspection:
     """Look at an image of the store by name, ID or digest. Raises :class:`NotFound`."""
     with store.reading() as inventory:
-        catalog = store.source(inventory).survey(Check())
-        candidates, _ = grow_candidates([catalog], EmptyInventory())
-        chosen = select(with_platforms(candidates), [name])
+        catalog, _, chosen = choose(store, inventory, [name])
         for one in chosen:
             if one.node.fault is not None:
                 raise StoreTrouble(str(one.node.fault), where=store.label, hint="load an archive that carries it")

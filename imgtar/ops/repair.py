@@ -24,8 +24,9 @@ from imgtar.ops.load import opened_media
 from imgtar.ops.verdict import Verification
 from imgtar.ops.verify import verify
 from imgtar.ports import Receipt, Source, Transaction, blob_finder
+from imgtar.store.entry import Entry
 from imgtar.store.inventory import StoreInventory
-from imgtar.store.layout import Entry, Layout
+from imgtar.store.layout import Layout
 from imgtar.store.reindex import Mended, is_document, mend_index, mend_marks, unnamed_roots
 from imgtar.store.rescue import Examination, Misfit, bring_home, examine_blobs, make_way, needed, put_aside
 from imgtar.store.store import Store

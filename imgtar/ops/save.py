@@ -15,7 +15,6 @@ from imgtar.blob.workers import default_jobs
 from imgtar.errors import DependencyMissing, LocalTrouble, NotFound, StoreTrouble, UsageError
 from imgtar.events import Event, Report, silent
 from imgtar.frozen import frozen, replace
-from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory, Inventory
 from imgtar.graph.lean import Fate, fates_of_full, lean
@@ -23,7 +22,7 @@ from imgtar.graph.listing import Listing
 from imgtar.graph.plan import Plan
 from imgtar.graph.platforms import attested_by
 from imgtar.graph.resolve import resolve
-from imgtar.graph.select import Candidate, Policy, matches_identity, select, with_platforms
+from imgtar.graph.select import Candidate, Policy, matches_identity
 from imgtar.graph.several import AllOf, AnyOf
 from imgtar.graph.thin import ThinRecord
 from imgtar.graph.walk import images_of, platform_of
@@ -31,6 +30,7 @@ from imgtar.model import mediatype
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS
 from imgtar.model.platform import Platform
+from imgtar.ops.choose import choose
 from imgtar.ops.recompress import recompress
 from imgtar.ops.where import opened_listing, refuse_to_replace
 from imgtar.ports import Source, blob_finder
@@ -173,8 +173,7 @@ def _save(
         check_target(target, options.form)
         refuse_to_replace(target, (*options.bases, *options.receivers), store)
     source: Source = store.source(inventory)
-    catalog = source.survey(Check())
-    catalog = _chosen(catalog, names, options.platforms)
+    catalog = _chosen(store, inventory, names, options.platforms)
     policy = Policy(platforms=options.platforms, parents="ignore", every_name=True, remake="never", every_form=True)
     if options.layers is not None:
         plan = _whole(resolve([catalog], EmptyInventory(), policy), store)
@@ -251,10 +250,9 @@ def _encoded(record: ThinRecord) -> bytes:
 _REPAIR = "load an archive that carries what is missing: that repairs the store"
 
 
-def _chosen(catalog: Catalog, names: Sequence[str], platforms: tuple[Platform, ...]) -> Catalog:
+def _chosen(store: Store, inventory: StoreInventory, names: Sequence[str], platforms: tuple[Platform, ...]) -> Catalog:
     """The catalog reduced to what was named; an image ID may also mean one platform inside an index."""
-    candidates, _ = grow_candidates([catalog], EmptyInventory())
-    chosen = select(with_platforms(candidates), names)
+    catalog, _, chosen = choose(store, inventory, names)
     for one in chosen:
         if one.node.fault is not None:
             raise StoreTrouble(one.node.fault.message, where=one.node.fault.where, hint=_REPAIR)

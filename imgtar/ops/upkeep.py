@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from imgtar.blob.files import sync_directory
@@ -11,13 +11,16 @@ from imgtar.errors import Conflict, ImgtarError, NotFound, StoreTrouble, UsageEr
 from imgtar.frozen import frozen, replace
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.inventory import EmptyInventory
-from imgtar.graph.select import Candidate, matches_identity, select, subject_of, with_platforms
-from imgtar.graph.views import rfc3339
-from imgtar.graph.walk import Walker, images_of, parts_of, platform_of
+from imgtar.graph.select import Candidate, matches_identity, subject_of
+from imgtar.graph.walk import Node, Walker, images_of, parts_of
+from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.reference import Reference, parse_user_reference
+from imgtar.ops.choose import choose
+from imgtar.store.collector import collector_paused
+from imgtar.store.entry import STORE_LIMITS, Entry
 from imgtar.store.inventory import StoreInventory
-from imgtar.store.layout import STORE_LIMITS, Entry
+from imgtar.store.roots import RootCache
 from imgtar.store.staging import sweep
 from imgtar.store.store import Store
 from imgtar.text import printable, shown
@@ -33,43 +36,40 @@ def list_images(store: Store, *, everything: bool = False) -> list[dict[str, Any
     """
     if not store.layout.exists:
         return []
-    with store.reading() as inventory:
-        walker = Walker(inventory.library, STORE_LIMITS)
+    with store.reading() as inventory, collector_paused():
+        roots = RootCache(inventory)
         rows: list[dict[str, Any]] = []
         for entry in inventory.entries:
             if entry.name is None and not everything:
                 continue
             name = entry.name.familiar if entry.name is not None else None
-            row = {"name": name, "image_id": None, "digest": str(entry.descriptor.digest), "platform": None}
+            row = {"name": name, "image_id": None, "digest": str(entry.digest), "platform": None}
             try:
-                node = walker.grow(entry.descriptor)
-                images = list(images_of(node))
+                facts = roots.facts(entry)
             except ImgtarError as error:
                 rows.append({**row, "created": None, "size": None, "problem": str(error)})
                 continue
-            if node.absent:
+            if facts.absent:
                 rows.append({**row, "created": None, "size": None, "problem": "its manifest is missing or damaged"})
-            for image in images:
-                assert image.manifest is not None
-                if node.index is not None and image.config is None:
-                    continue  # A platform that was not shipped.
-                platform = platform_of(image)
+            for image in facts.images:
                 rows.append(
                     {
                         "name": name,
-                        "image_id": str(image.manifest.config.digest),
-                        "digest": str(entry.descriptor.digest),
-                        "platform": str(platform) if platform is not None else None,
-                        "created": rfc3339(image.config.created) if image.config is not None else None,
-                        "size": image.manifest.config.size + sum(layer.size for layer in image.manifest.layers),
+                        "image_id": image.image_id,
+                        "digest": row["digest"],
+                        "platform": image.platform,
+                        "created": image.created,
+                        "size": image.size,
                     }
                 )
-    rows.sort(key=lambda row: (row["name"] is None, row["name"] or "", row["image_id"] or ""))
+        roots.keep(inventory.entries)
+        rows.sort(key=lambda row: (row["name"] is None, row["name"] or "", row["image_id"] or ""))
     return rows
 
 
 def _candidates(inventory: StoreInventory, store: Store) -> list[Candidate]:
-    return grow_candidates([store.source(inventory).survey(Check())], EmptyInventory())[0]
+    with collector_paused():
+        return grow_candidates([store.source(inventory).survey(Check())], EmptyInventory(), STORE_LIMITS)[0]
 
 
 def tag(store: Store, source: str, target: str) -> dict[str, str | None]:
@@ -82,8 +82,7 @@ def tag(store: Store, source: str, target: str) -> dict[str, str | None]:
         raise UsageError(f"{shown(target)} has a digest, a tag cannot", hint="write NAME:TAG")
     name = name.tagged()
     with store.reading() as inventory:
-        candidates = [one for one in _candidates(inventory, store) if subject_of(one) is None]
-        chosen = select(with_platforms(candidates), [source])
+        _, candidates, chosen = choose(store, inventory, [source], lambda one: subject_of(one) is None)
         exact = [one for one in chosen if _default_tag(source) in one.root.references]
         chosen = exact or chosen
         if len(chosen) > 1:
@@ -94,7 +93,7 @@ def tag(store: Store, source: str, target: str) -> dict[str, str | None]:
         after = inventory.tagged(root.references[0].full) if root.references else None
 
         def edit(entries: list[Entry]) -> list[Entry]:
-            like = next((entry for entry in entries if entry.descriptor.digest == descriptor.digest), None)
+            like = next((entry for entry in entries if entry.digest == descriptor.digest), None)
             inner = all(one.node.descriptor.digest != descriptor.digest for one in candidates)
             if like is None and not inner:
                 raise Conflict(
@@ -144,8 +143,12 @@ def remove(store: Store, names: Sequence[str], *, force: bool = False) -> Remova
     Raises :class:`NotFound`; :class:`Conflict` for an ID that has several names, or an image that another one names
     as its parent, unless ``force``.
     """
-    with store.deleting():
+    with store.deleting(), collector_paused():
         inventory = store.inventory()
+        dropped = _names_beside_others(inventory.entries, names)
+        if dropped is not None:
+            store.change(lambda entries: [one for one in entries if (one.digest, one.name) not in dropped])
+            return Removal(tuple(dict.fromkeys(name.familiar for _, name in dropped)))
         candidates = _candidates(inventory, store)
         drop: set[tuple[Digest, Reference | None]] = set()
         gone: dict[Digest, Candidate] = {}
@@ -177,14 +180,10 @@ def remove(store: Store, names: Sequence[str], *, force: bool = False) -> Remova
         _take_referrers(candidates, gone)
 
         def edit(entries: list[Entry]) -> list[Entry]:
-            return [
-                entry
-                for entry in entries
-                if entry.descriptor.digest not in gone and (entry.descriptor.digest, entry.name) not in drop
-            ]
+            return [entry for entry in entries if entry.digest not in gone and (entry.digest, entry.name) not in drop]
 
         store.change(edit)
-        reachable, whole = _reachable(store)
+        reachable, whole = _reachable(store.inventory(), candidates)
         candidates_to_delete = {
             part.descriptor.digest
             for one in gone.values()
@@ -195,6 +194,24 @@ def remove(store: Store, names: Sequence[str], *, force: bool = False) -> Remova
     staying = {i for one in candidates if one.node.descriptor.digest not in gone for i in _ids(one)}
     images = [str(identity) for one in gone.values() for identity in _ids(one) if identity not in staying]
     return Removal(tuple(dict.fromkeys(untagged)), tuple(dict.fromkeys(images)), *deleted)
+
+
+def _names_beside_others(entries: Sequence[Entry], names: Sequence[str]) -> dict[tuple[Digest, Reference], None] | None:
+    """What ``names`` stand for, when each image that they mean keeps another name: then nothing but the index changes.
+
+    ``None`` when that is not so, or when one of them is no name here.
+    """
+    wanted = [_default_tag(text) for text in names]
+    if None in wanted:
+        return None
+    meant: dict[Reference, Digest] = {}
+    for entry in entries:
+        name = entry.name if entry.name in wanted else None
+        if name is not None and meant.setdefault(name, entry.digest) != entry.digest:
+            return None
+    drop = {(meant[name], name): None for name in wanted if name in meant}
+    left = {entry.digest for entry in entries if entry.name is not None and (entry.digest, entry.name) not in drop}
+    return drop if all(name in meant and meant[name] in left for name in wanted) else None
 
 
 def _ids(candidate: Candidate) -> list[Digest]:
@@ -258,17 +275,14 @@ def _take_referrers(candidates: Sequence[Candidate], gone: dict[Digest, Candidat
                 growing = True
 
 
-def _reachable(store: Store) -> tuple[set[Digest], bool]:
+def _reachable(inventory: StoreInventory, candidates: Sequence[Candidate]) -> tuple[set[Digest], bool]:
     """Every digest that the index reaches, and whether that is certain: a document that cannot be read hides others."""
-    inventory = store.inventory()
-    walker = Walker(inventory.library, STORE_LIMITS)
     reachable: set[Digest] = set()
     certain = True
     for entry in inventory.entries:
-        reachable.add(entry.descriptor.digest)
-        try:
-            node = walker.grow(entry.descriptor)
-        except ImgtarError:
+        reachable.add(entry.digest)
+    for node in _nodes(inventory, candidates):
+        if node is None:
             certain = False
             continue
         # A root whose document is gone hides what it needs: that may be all there is left to repair it with.
@@ -279,6 +293,34 @@ def _reachable(store: Store) -> tuple[set[Digest], bool]:
             if part.owner.absent and inventory.status(part.owner.descriptor.digest) is not None:
                 certain = False
     return reachable, certain
+
+
+def _nodes(inventory: StoreInventory, candidates: Sequence[Candidate]) -> Iterator[Node | None]:
+    """The node of every root in the index, ``None`` for one that cannot be grown.
+
+    ``candidates`` were read under the same lock, so they are not read again, unless one of them was objected to: it may
+    have been for the sake of one that is gone now.
+    """
+    known = {one.node.descriptor.digest: one.node for one in candidates if one.node.fault is None}
+    grown: dict[Digest, Node] = {}
+    for entry in inventory.entries:
+        node = known.get(entry.digest)
+        if node is None or _points(node.descriptor) != _points(entry.descriptor):
+            break
+        grown[entry.digest] = node
+    else:
+        yield from grown.values()
+        return
+    walker = Walker(inventory.library, STORE_LIMITS)
+    for entry in inventory.entries:
+        try:
+            yield walker.grow(entry.descriptor)
+        except ImgtarError:
+            yield None
+
+
+def _points(descriptor: Descriptor) -> tuple[object, ...]:
+    return descriptor.media_type, descriptor.size, descriptor.platform, descriptor.data
 
 
 def _delete(store: Store, digests: set[Digest]) -> tuple[int, int]:
@@ -328,14 +370,15 @@ def prune(store: Store, *, untagged: bool = False, dry_run: bool = False) -> Rem
         if untagged:
             _take_referrers(candidates, gone)
         kept = [one for one in candidates if one.node.descriptor.digest not in gone]
-        _, certain = _reachable(store)
+        reachable, certain = _reachable(inventory, candidates)
         if not certain:
             raise StoreTrouble(
                 "a damaged document hides what is still needed: nothing was deleted",
                 where=store.label,
                 hint="imgtar verify names it; load an archive that carries it",
             )
-        reachable = {part.descriptor.digest for one in kept for part in parts_of(one.node)}
+        if gone:
+            reachable = {part.descriptor.digest for one in kept for part in parts_of(one.node)}
         doomed = {digest: size for digest, size in store.layout.stored_blobs() if digest not in reachable}
         if any(_lacks(one, inventory) for one in kept):
             # What an image lacks may be among them under a wrong name: that is for repair to find.
@@ -346,7 +389,7 @@ def prune(store: Store, *, untagged: bool = False, dry_run: bool = False) -> Rem
             return Removal((), images, len(doomed), sum(doomed.values()), kept_untagged)
         sweep(store.layout)
         if gone:
-            store.change(lambda entries: [entry for entry in entries if entry.descriptor.digest not in gone])
+            store.change(lambda entries: [entry for entry in entries if entry.digest not in gone])
         elif doomed:
             # Whoever took the last name of these may have been killed before that was durable.
             store.layout.sync_index()

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from imgtar.errors import ImgtarError, NotFound, UsageError
 from imgtar.events import Event, Report, silent
 from imgtar.frozen import replace
-from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.inventory import EmptyInventory, Inventory
 from imgtar.graph.listing import Listing, take_stock
-from imgtar.graph.select import select, with_platforms
 from imgtar.graph.walk import Part
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.ops.choose import choose
+from imgtar.store.entry import STORE_LIMITS
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.store import Store
 from imgtar.text import printable, shown
@@ -157,8 +157,7 @@ def _image_there(name: str, store: Store) -> None:
     try:
         if store.layout.exists:
             with store.reading() as inventory:
-                candidates, _ = grow_candidates([store.source(inventory).survey(Check())], EmptyInventory())
-                select(with_platforms(candidates), [name])
+                choose(store, inventory, [name])
             return
         lack = "there is no store yet"
     except (NotFound, UsageError) as error:
@@ -184,10 +183,11 @@ def stock_of_archive(catalog: Catalog, *, loaded: bool = False, limits: Limits =
 
 def stock_of_store(store: Store, inventory: StoreInventory, names: Sequence[str] = ()) -> Listing:
     """List what a store holds: what was verified since it last changed. With ``names``, only those images."""
-    catalog = store.source(inventory).survey(Check())
     if names:
-        candidates, _ = grow_candidates([catalog], EmptyInventory())
-        catalog = replace(catalog, roots=tuple(one.root for one in select(with_platforms(candidates), names)))
+        catalog, _, chosen = choose(store, inventory, names)
+        catalog = replace(catalog, roots=tuple(one.root for one in chosen))
+    else:
+        catalog = store.source(inventory).survey(Check())
 
     def have(part: Part) -> bool:
         holding = inventory.holding(part.descriptor.digest)
@@ -200,4 +200,5 @@ def stock_of_store(store: Store, inventory: StoreInventory, names: Sequence[str]
         diff_id_of=inventory.diff_id_of,
         label=", ".join(names) or store.label,
         library=inventory.library,
+        limits=STORE_LIMITS,
     )

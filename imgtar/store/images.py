@@ -16,20 +16,16 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Callable, Iterable
 from typing import Any
-from zlib import crc32
 
-from imgtar.blob.files import read_window, write_all
 from imgtar.errors import Refused
 from imgtar.model import mediatype
 from imgtar.model.digest import Digest
-from imgtar.store.rights import FILE, new_file, settle
+from imgtar.store.lines import LineFile
 
 __all__ = ["ImageCache"]
 
-_MOST_BYTES = 256 << 20
 _SPARE = 64
 """So many useless lines are not worth writing the file anew."""
 _ALL = 1 << 62
@@ -42,7 +38,7 @@ class ImageCache:
     """The lines of the file, as they are when first asked for. Every failure to read or write means "not known"."""
 
     def __init__(self, corner: str) -> None:
-        self._path = os.path.join(corner, "images")
+        self._file = LineFile(os.path.join(corner, "images"))
         self._useless = 0
         self._lines: dict[bytes, bytes] | None = None
         self._diff_ids: dict[bytes, list[bytes]] | None = None
@@ -108,9 +104,10 @@ class ImageCache:
                 stack += line.split(b" ")[2:]
         useful = [line for name, line in known.items() if name in seen]
         if self._useless + len(known) - len(useful) > len(useful) + _SPARE:
-            self._write(useful)
+            if self._file.replace(useful):
+                self._useless = 0
         else:
-            self._append(new)
+            self._file.add(new)
         if new:
             self._diff_ids = self._referrers = None
         return bool(new)
@@ -118,74 +115,36 @@ class ImageCache:
     def add(self, documents: Iterable[Digest], fetch: Fetch, roots: int) -> None:
         """Note documents that came in; nothing is read of what is in the file. ``roots`` is how many the store has."""
         try:
-            if os.lstat(self._path).st_size > (1 << 20) + (roots << 14):
-                os.unlink(self._path)  # Far more than these can need, and nobody has asked, which would have tidied.
+            if os.lstat(self._file.path).st_size > (1 << 20) + (roots << 14):
+                os.unlink(
+                    self._file.path
+                )  # Far more than these can need, and nobody has asked, which would have tidied.
         except OSError:
             pass  # There is none yet.
-        self._append([line for digest in documents if (line := _describe(digest, fetch)) is not None])
+        self._file.add([line for digest in documents if (line := _describe(digest, fetch)) is not None])
 
-    # -- the file
+    # -- the lines
 
     def _known(self) -> dict[bytes, bytes]:
         if self._lines is None:
             self._lines = {}
             contradicted: set[bytes] = set()
-            for line in self._read().split(b"\n"):
-                body = line[9:]
+            good, bad = self._file.read()
+            self._useless = _ALL if bad is None else bad
+            for body in good:
                 words = body.split(b" ", 2)
-                if line[:9] == _mark(body) and len(words) > 1 and words[0] in _KINDS:
-                    known = self._lines.setdefault(words[1], body)
-                    if known is not body:
-                        self._useless += 1
-                        if known != body:
-                            contradicted.add(words[1])
-                elif line:
+                if len(words) < 2 or words[0] not in _KINDS:
                     self._useless += 1
+                    continue
+                known = self._lines.setdefault(words[1], body)
+                if known is not body:
+                    self._useless += 1
+                    if known != body:
+                        contradicted.add(words[1])
             for name in contradicted:
                 del self._lines[name]
                 self._useless = _ALL
         return self._lines
-
-    def _read(self) -> bytes:
-        try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                status = os.fstat(fd)
-                if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES:
-                    return read_window(fd, 0, status.st_size, self._path)
-            finally:
-                os.close(fd)
-        except (OSError, Refused):
-            return b""  # None, or it became shorter meanwhile.
-        self._useless = _ALL
-        return b""
-
-    def _append(self, lines: list[bytes]) -> None:
-        if not lines:
-            return
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            fd = os.open(self._path, flags, FILE)
-            try:
-                settle(fd, self._path)
-                # The first line break ends what another process may have left unfinished.
-                write_all(fd, b"\n" + _joined(lines))
-            finally:
-                os.close(fd)
-        except OSError:
-            return  # A full or read-only disk must not fail a load over a cache.
-
-    def _write(self, lines: list[bytes]) -> None:
-        # In place: a temporary file would stay for ever when this process is killed. What is lost then is read again.
-        try:
-            fd = new_file(self._path)
-            try:
-                write_all(fd, _joined(lines))
-            finally:
-                os.close(fd)
-        except OSError:
-            return
-        self._useless = 0
 
 
 _KINDS = (b"image", b"manifest", b"index")
@@ -193,14 +152,6 @@ _KINDS = (b"image", b"manifest", b"index")
 
 def _key(digest: Digest) -> bytes:
     return str(digest).encode("ascii", "replace")
-
-
-def _mark(body: bytes) -> bytes:
-    return b"%08x " % crc32(body)
-
-
-def _joined(lines: list[bytes]) -> bytes:
-    return b"".join(_mark(body) + body + b"\n" for body in lines)
 
 
 def _digests(names: Iterable[bytes]) -> list[Digest]:

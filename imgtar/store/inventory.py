@@ -18,9 +18,10 @@ from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS
+from imgtar.store.entry import STORE_LIMITS, Entry
 from imgtar.store.held import HeldCache
 from imgtar.store.images import ImageCache
-from imgtar.store.layout import STORE_LIMITS, Entry, Layout
+from imgtar.store.layout import Layout
 
 __all__ = ["StoreInventory"]
 
@@ -37,9 +38,9 @@ class StoreInventory:
         self.layout = layout
         self.cache = HeldCache(layout.corner)
         self.entries = entries
-        self.library = Library([self._document], STORE_LIMITS)
-        self._roots = {entry.descriptor.digest for entry in entries}
-        self._named = {entry.name.full: entry for entry in reversed(entries) if entry.name}
+        self.library = Library([self.fetch], STORE_LIMITS)
+        self._roots: set[Digest] | None = None
+        self._named: dict[str, Entry] | None = None
         self._asked: dict[Digest, Holding | None] = {}
         self._images = ImageCache(layout.corner)
         self._learned = False
@@ -90,7 +91,8 @@ class StoreInventory:
         self.cache.note(digest, status, measured.diff_id)
         return measured
 
-    def _document(self, descriptor: Descriptor, cap: int) -> bytes | None:
+    def fetch(self, descriptor: Descriptor, cap: int) -> bytes | None:
+        """The bytes of a document, verified (a :data:`imgtar.graph.library.Fetch`)."""
         return self._content(descriptor.digest, cap)
 
     def _content(self, digest: Digest, cap: int) -> bytes | None:
@@ -171,9 +173,7 @@ class StoreInventory:
         if self._learned:
             return False
         self._learned = True
-        return self._images.learn(
-            dict.fromkeys(entry.descriptor.digest for entry in self.entries), self.document, self.status
-        )
+        return self._images.learn(dict.fromkeys(entry.digest for entry in self.entries), self.document, self.status)
 
     def note_images(self, documents: Iterable[Digest], roots: int) -> None:
         """Remember what manifests and indexes refer to that were brought in, while they are at hand."""
@@ -181,6 +181,8 @@ class StoreInventory:
 
     def has_root(self, digest: Digest) -> bool:
         """Whether ``index.json`` names it."""
+        if self._roots is None:
+            self._roots = {entry.digest for entry in self.entries}
         return digest in self._roots
 
     def has_image(self, identity: Digest) -> bool:
@@ -196,9 +198,7 @@ class StoreInventory:
 
     def _below_a_root(self, identity: Digest) -> bool:
         above = self._images.above(identity)
-        return any(
-            self._contains(entry.descriptor, identity) for entry in self.entries if entry.descriptor.digest in above
-        )
+        return any(self._contains(entry.descriptor, identity) for entry in self.entries if entry.digest in above)
 
     def _contains(self, root: Descriptor, identity: Digest) -> bool:
         try:
@@ -213,6 +213,8 @@ class StoreInventory:
 
     def tagged(self, name: str) -> Tagged | None:
         """What a full name stands for."""
+        if self._named is None:
+            self._named = {entry.name.full: entry for entry in reversed(self.entries) if entry.name}
         entry = self._named.get(name)
         if entry is None:
             return None
@@ -221,4 +223,4 @@ class StoreInventory:
             manifest = self.library.manifest(entry.descriptor)
             if manifest is not None and manifest.is_image:
                 image_id = manifest.config.digest
-        return Tagged(entry.descriptor.digest, image_id)
+        return Tagged(entry.digest, image_id)

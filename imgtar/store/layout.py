@@ -7,7 +7,7 @@
     imgtar/index.lock  imgtar/blobs.lock  imgtar/gate.lock  see store/lock.py
     imgtar/staging/<name>/                               work of a running transaction, locked while it lives
     imgtar/held/  imgtar/layers/                         a cache, see store/held.py
-    imgtar/images                                        a cache, see store/images.py
+    imgtar/images  imgtar/roots                          caches, see store/images.py and store/roots.py
     imgtar/index.kept                                    a copy of index.json with its checksum, for repair
     imgtar/damaged/                                      what repair has set aside, see store/rescue.py
 """
@@ -23,93 +23,16 @@ from typing import Any
 
 from imgtar.blob.files import is_damage, read_small, read_window, sync_directory, there, write_all
 from imgtar.errors import LocalTrouble, Refused, StoreTrouble, local_trouble
-from imgtar.frozen import frozen
-from imgtar.graph.catalog import DeclaredParent, Root
-from imgtar.graph.names import names_of
-from imgtar.model import mediatype
-from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import parse_index, parse_layout
-from imgtar.model.limits import Limits
-from imgtar.model.reference import Reference
+from imgtar.model.documents import parse_layout
+from imgtar.store.collector import collector_paused
+from imgtar.store.entry import STORE_LIMITS, Entry, encode_index, parse_entries, parse_strictly, read_written
 from imgtar.store.rights import FOLDER, make_folders, new_file, settle_folder
 from imgtar.text import shown
 
-__all__ = ["PARENT", "STORE_LIMITS", "Entry", "Layout", "parse_entries"]
-
-PARENT = "imgtar.parent"
-"""Annotation on a root: the image ID of its parent image. Docker keeps that beside the image too, not inside."""
-
-STORE_LIMITS = Limits(document=256 << 20, json_values=20_000_000, descriptors=2_000_000)
-"""Our own index may grow far beyond what a stranger's document may have."""
+__all__ = ["Layout"]
 
 _VERSION = 1
-
-
-@frozen
-class Entry:
-    """One entry of the store's ``index.json``; ``name`` is its reference, if it has one."""
-
-    descriptor: Descriptor
-    name: Reference | None
-    label: str = ""
-
-    @classmethod
-    def read(cls, descriptor: Descriptor) -> Entry:
-        """The entry that a descriptor of the index stands for.
-
-        imgtar writes both name annotations alike. Where they differ, umoci has copied an entry and given it another
-        ``ref.name``: that is its name then.
-        """
-        labels, references = names_of(descriptor)
-        if references and descriptor.annotations.get(mediatype.REF_NAME) == labels[0]:
-            return cls(descriptor, references[0])  # As imgtar writes it: the second reading would say the same.
-        without = {key: value for key, value in descriptor.annotations.items() if key != mediatype.CONTAINERD_NAME}
-        other = names_of(descriptor.with_annotations(without))
-        if other[1] and references and other[1] != references:
-            labels, references = other
-        return cls(descriptor, references[0] if references else None, "" if references or not labels else labels[0])
-
-    @classmethod
-    def make(
-        cls, descriptor: Descriptor, name: Reference | None, parent: DeclaredParent | None, label: str = ""
-    ) -> Entry:
-        """A new entry. ``ref.name`` is the familiar name, so that ``skopeo oci:STORE:app:1`` finds it."""
-        kept = {
-            key: value
-            for key, value in descriptor.annotations.items()
-            if key not in (mediatype.CONTAINERD_NAME, mediatype.REF_NAME)
-        }
-        if parent is not None:
-            kept[PARENT] = str(parent.image_id)
-        if name is not None:
-            kept[mediatype.CONTAINERD_NAME] = name.full
-            kept[mediatype.REF_NAME] = name.familiar
-        elif label:
-            kept[mediatype.REF_NAME] = label
-        return cls(descriptor.with_annotations(kept), name, label)
-
-    def renamed(self, name: Reference | None) -> Entry:
-        """The same root under another name, or under none."""
-        return Entry.make(self.descriptor, name, None)
-
-    @property
-    def parent(self) -> DeclaredParent | None:
-        """The parent image that was declared when this came in."""
-        text = self.descriptor.annotations.get(PARENT)
-        try:
-            return DeclaredParent(Digest.parse(text), "the store") if text else None
-        except Refused:
-            return None  # Written by another hand; what is no digest names no image.
-
-    def root(self, references: Sequence[Reference], labels: Sequence[str]) -> Root:
-        """The root for a catalog."""
-        bare = {
-            key: value
-            for key, value in self.descriptor.annotations.items()
-            if key not in (mediatype.CONTAINERD_NAME, mediatype.REF_NAME, PARENT)
-        }
-        return Root(self.descriptor.with_annotations(bare), tuple(labels), tuple(references), self.parent)
 
 
 class Layout:
@@ -127,7 +50,7 @@ class Layout:
         self.version_path = os.path.join(self.corner, "version")
         self.mark_path = os.path.join(self.path, "oci-layout")
         self.kept_path = os.path.join(self.corner, "index.kept")
-        self._read: tuple[bytes, list[Entry]] | None = None
+        self._read: tuple[bytes, list[Entry], bool] | None = None
 
     def blob_path(self, digest: Digest) -> str:
         """Where a blob lies. Only a parsed digest ever becomes a path."""
@@ -282,7 +205,9 @@ class Layout:
                 os.close(fd)
             if self._read is not None and self._read[0] == raw:
                 return list(self._read[1])  # A load reads it twice: for the plan, and again under the lock.
-            entries = parse_entries(raw)
+            with collector_paused():
+                written = read_written(raw)
+                entries = parse_strictly(raw) if written is None else written
         except FileNotFoundError:
             raise StoreTrouble("index.json is missing", where=self.path, hint=_REPAIR) from None
         except OSError as error:
@@ -291,7 +216,7 @@ class Layout:
             raise StoreTrouble(f"index.json cannot be read: {error.strerror}", where=self.path, hint=_REPAIR) from None
         except Refused as error:
             raise StoreTrouble(f"index.json is damaged: {error.message}", where=self.path, hint=_REPAIR) from None
-        self._read = raw, entries
+        self._read = raw, entries, written is not None
         return list(entries)
 
     @property
@@ -331,14 +256,8 @@ class Layout:
         if not there(self.version_path):
             self._replace(self.version_path, f"{_VERSION}\n".encode())  # Made by another tool; from now on it is ours.
             sync_directory(self.corner)
-        ordered = sorted(entries, key=lambda e: (e.name.full if e.name else "~", e.label, str(e.descriptor.digest)))
-        body: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": mediatype.IMAGE_INDEX,
-            **self._foreign_members(like),
-            "manifests": [entry.descriptor.to_json() for entry in ordered],
-        }
-        raw = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        ordered = sorted(entries, key=lambda e: (e.name.full if e.name else "~", e.label, str(e.digest)))
+        raw = encode_index(ordered, self._foreign_members(like))
         # First, so that the copy is never older than the index; what it names is there already.
         self.keep(raw)
         try:
@@ -375,6 +294,8 @@ class Layout:
                     like = file.read()
         except FileNotFoundError:
             return {}
+        if self._read is not None and self._read[2] and self._read[0] == like:
+            return {}  # It has imgtar's own form, and so nothing else.
         value = json.loads(like)
         return {key: item for key, item in value.items() if key not in ("schemaVersion", "mediaType", "manifests")}
 
@@ -393,11 +314,6 @@ class Layout:
             with suppress(OSError):  # The first error is the one to tell.
                 os.unlink(temporary)
             raise
-
-
-def parse_entries(raw: bytes) -> list[Entry]:
-    """The entries of an ``index.json``. Raises :class:`Refused` for one that is damaged."""
-    return [Entry.read(descriptor) for descriptor in parse_index(raw, "", "index.json", STORE_LIMITS).manifests]
 
 
 _OWN = ("blobs", "imgtar", "oci-layout", "lost+found", "index.json")

@@ -15,8 +15,9 @@ from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import parse_index, parse_layout, pretended
 from imgtar.model.limits import DEFAULT_LIMITS
+from imgtar.store.entry import STORE_LIMITS, Entry, parse_entries
 from imgtar.store.inventory import StoreInventory
-from imgtar.store.layout import STORE_LIMITS, Entry, Layout, parse_entries
+from imgtar.store.layout import Layout
 from imgtar.store.rescue import needed, set_aside
 
 __all__ = ["Mended", "is_document", "mend_index", "mend_marks", "unnamed_roots"]

@@ -20,9 +20,10 @@ from imgtar.events import Event, Report
 from imgtar.frozen import field, frozen, record
 from imgtar.graph.walk import Walker, parts_of
 from imgtar.model.digest import Digest
+from imgtar.store.entry import STORE_LIMITS, Entry
 from imgtar.store.held import HeldCache
 from imgtar.store.inventory import StoreInventory
-from imgtar.store.layout import STORE_LIMITS, Entry, Layout
+from imgtar.store.layout import Layout
 from imgtar.store.rights import make_folders
 
 __all__ = [

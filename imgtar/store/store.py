@@ -17,8 +17,9 @@ from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
 from imgtar.ports import Blob, Dock
+from imgtar.store.entry import STORE_LIMITS, Entry
 from imgtar.store.inventory import StoreInventory
-from imgtar.store.layout import STORE_LIMITS, Entry, Layout
+from imgtar.store.layout import Layout
 from imgtar.store.lock import DEFAULT_LOCK_TIMEOUT, locked
 from imgtar.store.rights import make_folders
 from imgtar.text import shown
@@ -146,11 +147,14 @@ class StoreSource:
         self._layout = layout
         self._inventory = inventory
 
-    def survey(self, dock: Dock) -> Catalog:
-        """See :class:`imgtar.ports.Source`. Blobs are offered by looking, not by listing the directory."""
+    def survey(self, dock: Dock, entries: Sequence[Entry] | None = None) -> Catalog:
+        """See :class:`imgtar.ports.Source`. Blobs are offered by looking, not by listing the directory.
+
+        With ``entries`` only the roots of these; every entry of a digest must be among them.
+        """
         groups: dict[Digest, tuple[Descriptor, list[Reference], list[str], Entry]] = {}
-        for entry in self._inventory.entries:
-            _, names, labels, _ = groups.setdefault(entry.descriptor.digest, (entry.descriptor, [], [], entry))
+        for entry in self._inventory.entries if entries is None else entries:
+            _, names, labels, _ = groups.setdefault(entry.digest, (entry.descriptor, [], [], entry))
             if entry.name is not None:
                 names.append(entry.name)
                 labels.append(entry.name.familiar)

@@ -23,8 +23,9 @@ from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
 from imgtar.ports import Blob, Receipt, Staged
 from imgtar.proof import prove
+from imgtar.store.entry import Entry
 from imgtar.store.inventory import StoreInventory
-from imgtar.store.layout import Entry, Layout
+from imgtar.store.layout import Layout
 from imgtar.store.lock import locked
 from imgtar.store.rights import make_folders, new_file
 from imgtar.text import human_size
@@ -265,7 +266,7 @@ class StoreTransaction:
             self._still_there(plan)
             merged = _merge(entries, plan)
             self._publish(plan.reused)
-            if [entry.descriptor for entry in merged] != [entry.descriptor for entry in entries]:
+            if not _same(merged, entries):
                 self._layout.write_index(merged, lambda: self._report(Event("commit")))
             else:
                 self._layout.sync_index()
@@ -333,8 +334,8 @@ def _merge(entries: list[Entry], plan: Plan) -> list[Entry]:
     there: set[tuple[Reference, Digest]] = set()
     for entry in entries:
         if entry.name in targets:
-            if entry.descriptor.digest in targets[entry.name]:
-                there.add((entry.name, entry.descriptor.digest))
+            if entry.digest in targets[entry.name]:
+                there.add((entry.name, entry.digest))
             else:
                 entry = entry.renamed(None)
         merged.append(entry)
@@ -343,12 +344,20 @@ def _merge(entries: list[Entry], plan: Plan) -> list[Entry]:
             if (name, root.descriptor.digest) not in there:
                 there.add((name, root.descriptor.digest))
                 merged.append(Entry.make(root.descriptor, name, root.parent))
-    known = {entry.descriptor.digest for entry in merged}
-    for root in plan.roots:
-        if not root.references and root.descriptor.digest not in known:
+    nameless = [root for root in plan.roots if not root.references]
+    known = {entry.digest for entry in merged} if nameless else set()
+    for root in nameless:
+        if root.descriptor.digest not in known:
             known.add(root.descriptor.digest)
             merged.append(Entry.make(root.descriptor, None, root.parent, root.labels[0] if root.labels else ""))
     return tidy(_with_parents(merged, plan))
+
+
+def _same(one: list[Entry], other: list[Entry]) -> bool:
+    """Whether they point at the same in the same order; what nobody changed is the same object."""
+    return len(one) == len(other) and all(
+        mine is yours or mine.descriptor == yours.descriptor for mine, yours in zip(one, other, strict=True)
+    )
 
 
 def _with_parents(entries: list[Entry], plan: Plan) -> list[Entry]:
@@ -358,7 +367,7 @@ def _with_parents(entries: list[Entry], plan: Plan) -> list[Entry]:
         return entries
     result = []
     for entry in entries:
-        parent = declared.get(entry.descriptor.digest)
+        parent = declared.get(entry.digest)
         if parent is not None and smaller_parent(entry.parent, parent) is parent:
             entry = Entry.make(entry.descriptor, entry.name, parent, entry.label)
         result.append(entry)
@@ -375,12 +384,12 @@ def _by_name(plan: Plan) -> dict[Reference, list[PlannedRoot]]:
 
 def tidy(entries: list[Entry]) -> list[Entry]:
     """Drop a nameless entry beside a named one of the same digest, and exact doubles."""
-    named = {entry.descriptor.digest for entry in entries if entry.name or entry.label}
+    named = {entry.digest for entry in entries if entry.name or entry.label}
     seen: set[tuple[Digest, Reference | None, str]] = set()
     result = []
     for entry in entries:
-        key = (entry.descriptor.digest, entry.name, entry.label)
-        if key in seen or (not entry.name and not entry.label and entry.descriptor.digest in named):
+        key = (entry.digest, entry.name, entry.label)
+        if key in seen or (not entry.name and not entry.label and entry.digest in named):
             continue
         seen.add(key)
         result.append(entry)
@@ -409,7 +418,7 @@ def _refuse_moves(entries: list[Entry], plan: Plan) -> None:
     current: dict[Reference | None, set[Digest]] = {move.reference: set() for move in plan.tags}
     for entry in entries:
         if entry.name in current:
-            current[entry.name].add(entry.descriptor.digest)
+            current[entry.name].add(entry.digest)
     for move in plan.tags:
         if current[move.reference] - {move.root, move.before_root}:
             raise Conflict(f"{move.reference.familiar} was moved by another process meanwhile", hint="run it again")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imgtar.model.limits import DEFAULT_LIMITS
 from tests.builders.images import (
+    OCI_INDEX,
+    OCI_MANIFEST,
     Document,
     attestation,
     docker_files,
@@ -301,3 +306,49 @@ def test_a_sparse_index_does_not_stop_prune(imgtar: Imgtar) -> None:
     (imgtar.store / "blobs" / "sha256" / sha256(b"litter")[7:]).write_bytes(b"litter")
     assert imgtar("prune", "--json").ok().json()["blobs_deleted"] == 1
     imgtar("verify").ok()
+
+
+# -- large stores ----------------------------------------------------------------------------------------------------
+
+
+def put_large_index(imgtar: Imgtar, entries: int) -> None:
+    """As another tool may leave it: first in ``index.json``, an index most of whose platforms are not here."""
+    listed = [{"mediaType": OCI_MANIFEST, "digest": f"sha256:{n:064x}", "size": 1} for n in range(entries)]
+    raw = dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed})
+    (imgtar.store / "blobs" / "sha256" / sha256(raw)[7:]).write_bytes(raw)
+    index = json.loads((imgtar.store / "index.json").read_bytes())
+    index["manifests"].insert(0, {"mediaType": OCI_INDEX, "digest": sha256(raw), "size": len(raw)})
+    (imgtar.store / "index.json").write_bytes(dumps(index))
+
+
+def test_more_descriptors_than_an_archive_may_have_cost_no_image_its_layers(filled: Imgtar, tmp_path: Path) -> None:
+    put_large_index(filled, DEFAULT_LIMITS.descriptors)
+    filled("prune").ok()
+    assert everything(BASE, APP, TOOL, BARE) <= blobs(filled)
+    filled("rmi", "tool:1").ok()
+    assert everything(BASE, APP, BARE) <= blobs(filled)
+    assert not set(TOOL.document.blobs()) & blobs(filled) - everything(BASE, APP, BARE)
+    filled("save", "-o", tmp_path / "app.tar", APP.image_id).ok()
+
+
+def test_a_name_beside_others_goes_without_a_document_being_read(
+    filled: Imgtar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgtar.store.inventory.StoreInventory.fetch", lambda *_: pytest.fail("a document was read"))
+    done = filled("rmi", "app:2", "--json").ok().json()
+    assert (done["untagged"], done["deleted"], done["blobs_deleted"]) == (["app:2"], [], 0)
+    assert "app:2" not in (filled.store / "index.json").read_text()
+    assert "app:1" in (filled.store / "index.json").read_text()
+
+
+def test_rmi_reads_each_document_once(filled: Imgtar, monkeypatch: pytest.MonkeyPatch) -> None:
+    from imgtar.store.inventory import StoreInventory
+
+    read: list[str] = []
+    real = StoreInventory.fetch
+    monkeypatch.setattr(
+        StoreInventory, "fetch", lambda self, one, cap: (read.append(str(one.digest)), real(self, one, cap))[1]
+    )
+    filled("rmi", "app:1", "app:2").ok()
+    assert len(read) == len(set(read))
+    assert blobs(filled) == everything(BASE, TOOL, BARE)

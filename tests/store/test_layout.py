@@ -287,8 +287,8 @@ def test_the_index_is_parsed_once_as_long_as_its_bytes_are_the_same(
     import imgtar.store.layout as module
 
     parsed: list[bytes] = []
-    real = module.parse_index
-    monkeypatch.setattr(module, "parse_index", lambda raw, *words: parsed.append(raw) or real(raw, *words))  # type: ignore[func-returns-value]
+    real = module.read_written
+    monkeypatch.setattr(module, "read_written", lambda raw: parsed.append(raw) or real(raw))  # type: ignore[func-returns-value]
     layout = Layout(str(filled.store))
     first = layout.read_index()
     first_again = layout.read_index()
