@@ -29,6 +29,7 @@ from imgtar.ops.against import Place, would_load
 from imgtar.ops.verdict import ArchiveVerdict, Subset, Verification
 from imgtar.ops.where import opened_inventory
 from imgtar.ports import Source, blob_finder
+from imgtar.store.entry import STORE_LIMITS
 from imgtar.store.rescue import strays
 from imgtar.store.store import Store
 from imgtar.text import human_size, plural, printable
@@ -283,8 +284,9 @@ def _store(
         check = Check(collect=True, disk=True, diff=not fast, report=report, limits=limits)
         catalog = source.survey(check)
         try:
+            # Whatever is in the store was let in: all of it together may be more than a stranger's archive may hold.
             plan = resolve(
-                [catalog], EmptyInventory(), Policy(parents="ignore", remake="never", every_form=True), limits
+                [catalog], EmptyInventory(), Policy(parents="ignore", remake="never", every_form=True), STORE_LIMITS
             )
         except ImgtarError as error:
             if error.exit_code == 6:

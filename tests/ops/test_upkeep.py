@@ -323,6 +323,7 @@ def put_large_index(imgtar: Imgtar, entries: int) -> None:
 
 def test_more_descriptors_than_an_archive_may_have_cost_no_image_its_layers(filled: Imgtar, tmp_path: Path) -> None:
     put_large_index(filled, DEFAULT_LIMITS.descriptors)
+    filled("verify").ok()
     filled("prune").ok()
     assert everything(BASE, APP, TOOL, BARE) <= blobs(filled)
     filled("rmi", "tool:1").ok()
