@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import random
-from dataclasses import replace
 
 import pytest
 import zstandard
 
 from imgtar.blob.measure import measure
 from imgtar.errors import Refused
+from imgtar.frozen import replace
 from imgtar.model.limits import DEFAULT_LIMITS
 
 MIB = 1 << 20
