@@ -73,12 +73,12 @@ class Case:
     prepare: Callable[[], None] | None = None
     pairs: list[Pair] = field(default_factory=list)
 
-    def measure(self, bench: Bench, at_most: int) -> None:
+    def measure(self, bench: Bench, rounds: int) -> None:
         """Run all pairs."""
         before = bench.ready if self.writes else bench.clear
         bench.fill(self.stored)
         bench.warm(self.archives)
-        for _ in range(min(self.rounds, at_most)):
+        for _ in range(rounds):
             before()
             ours = self.ours()
             if self.prepare:
@@ -108,9 +108,9 @@ class Case:
         }
 
 
-# How many pairs a row has at most: of the first one, on which most depends, and of those that take no time, where only
-# many runs say anything; of those that are slow.
-MANY, FEW = 7, 2
+# How many pairs a row has: the first one, on which most depends, and those that take no time, where only many runs say
+# anything; those with another goal; all others; those that are slow.
+MANY, SEVERAL, SOME, FEW = 7, 5, 3, 2
 
 
 def cases(bench: Bench) -> list[Case]:
@@ -123,15 +123,15 @@ def load_cases(bench: Bench) -> list[Case]:
     """Archives that are files, into an empty store."""
     rows: list[tuple[str, str, str, Measured, tuple[Goal, ...], int]] = [
         ("docker archive, one plain layer", "one.tar", "loop", bench.loop("one.tar"), (times(1.3),), MANY),
-        ("docker archive, eight plain layers", "eight.tar", "loop", bench.loop("eight.tar"), (times(0.7),), 5),
-        ("OCI archive, eight plain layers", "eight-oci.tar", "loop", bench.loop("eight-oci.tar"), (times(0.7),), 3),
+        ("docker archive, eight plain layers", "eight.tar", "loop", bench.loop("eight.tar"), (times(0.7),), SEVERAL),
+        ("OCI archive, eight plain layers", "eight-oci.tar", "loop", bench.loop("eight-oci.tar"), (times(0.7),), SOME),
         (
             "OCI archive, eight gzip layers",
             "gzip-oci.tar",
             "igzip and hash, two threads",
             bench.inflating("gzip-oci.tar"),
             (times(1.2),),
-            5,
+            SEVERAL,
         ),
         (
             "OCI archive, one gzip layer",
@@ -139,7 +139,7 @@ def load_cases(bench: Bench) -> list[Case]:
             "slower of igzip and hash",
             bench.inflating("one-gzip-oci.tar"),
             (times(1.2),),
-            3,
+            SOME,
         ),
     ]
     return [
@@ -156,7 +156,8 @@ def pipe_cases(bench: Bench) -> list[Case]:
             "slower of loop and cat",
             bench.load(None, feed=["cat", bench.archive(name)]),
             bench.slower_of(bench.loop(name), bench.command("cat", bench.archive(name))),
-            archives=(name,),
+            (times(1.25),),
+            (name,),
             writes=True,
         )
         for what, name in (("one plain layer", "one.tar"), ("eight plain layers", "eight.tar"))
@@ -233,7 +234,7 @@ def verify_cases(bench: Bench) -> list[Case]:
                 bench.twice(name),
                 (times(1.2),),
                 (name,),
-                rounds=5,
+                rounds=SEVERAL,
             )
             for what, name in (("one plain layer", "one.tar"), ("eight plain layers", "eight.tar"))
         ],
@@ -259,7 +260,7 @@ def save_cases(bench: Bench) -> list[Case]:
             (name,),
             (name,),
             writes=True,
-            rounds=5,
+            rounds=SEVERAL,
         )
         for what, name, image in (
             ("one plain layer", "one.tar", "bench/one:1"),
@@ -307,7 +308,8 @@ def short_cases(bench: Bench) -> list[Case]:
         ("load --help", bench.tool("load", "--help"), ()),
     ]
     return [
-        Case(name, "bare Python", ours, bare(bench), goals, stored=stored, rounds=MANY) for name, ours, goals in rows
+        Case(name, "bare Python", ours, bare(bench), goals, stored=stored, rounds=MANY if goals else SOME)
+        for name, ours, goals in rows
     ]
 
 

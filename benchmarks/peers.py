@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Self
 
 from bench import Bench, Measured
-from cases import Case, times
-from processes import run
+from cases import FEW, SOME, Case, times
+from processes import Run, run
 
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -175,7 +175,7 @@ class Skopeo(Peer):
                     (times(goal),) if goal else (),
                     (name,),
                     writes=True,
-                    rounds=3 if goal else 2,
+                    rounds=SOME if goal else FEW,
                 )
                 for what, name, against, (form, *more), goal in loads
             ],
@@ -186,7 +186,7 @@ class Skopeo(Peer):
                 copy(f"oci:{bench.full}:bench/eight:1", target),
                 stored=("eight.tar",),
                 writes=True,
-                rounds=2,
+                rounds=FEW,
             ),
         ]
 
@@ -237,7 +237,7 @@ class Containerd(Peer):
                 (times(0.15),),
                 ("one.tar",),
                 writes=True,
-                rounds=2,
+                rounds=FEW,
                 prepare=self.forget,
             ),
             Case(
@@ -248,7 +248,7 @@ class Containerd(Peer):
                 (times(0.2),),
                 stored=("one.tar",),
                 writes=True,
-                rounds=2,
+                rounds=FEW,
                 prepare=self.hold,
             ),
         ]
@@ -308,7 +308,14 @@ class Docker(Peer):
     def hold(self) -> None:
         """The image that is saved."""
         if self.ask("image", "inspect", self.IMAGE).returncode:
-            self.command("load", "-q", "-i", self.bench.archive("one.tar"))()
+            self.load()
+
+    def load(self) -> Run:
+        """Load the image. Engines have been seen to report success without having it, so that is looked at."""
+        done = self.command("load", "-q", "-i", self.bench.archive("one.tar"))()
+        if self.ask("image", "inspect", self.IMAGE).returncode:
+            raise RuntimeError("docker loaded nothing")
+        return done
 
     def cases(self) -> list[Case]:
         bench = self.bench
@@ -317,7 +324,7 @@ class Docker(Peer):
                 "load, docker archive, one plain layer",
                 "docker load",
                 bench.load("one.tar"),
-                self.command("load", "-q", "-i", bench.archive("one.tar")),
+                self.load,
                 (times(0.05),),
                 ("one.tar",),
                 writes=True,

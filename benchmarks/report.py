@@ -21,6 +21,10 @@ PROGRAMS = (
 )
 
 
+# The goals of the second table.
+KINDS = (("peak", "memory"), ("disk", "disk"))
+
+
 def first_line(*command: str) -> str | None:
     """What a program says its version is."""
     found = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
@@ -116,7 +120,7 @@ def print_frugality(rows: list[dict[str, Any]], most_memory: int, spare_disk: in
         )
 
 
-def print_summary(timings: list[dict[str, Any]], frugality: list[dict[str, Any]]) -> None:
+def print_summary(timings: list[dict[str, Any]], frugality: list[dict[str, Any]], most_memory: int) -> None:
     """How many goals are met, and which are not."""
     judged = [
         (f"{row['name']} / {row['reference']}: <= {goal['text']}", goal["met"])
@@ -124,11 +128,12 @@ def print_summary(timings: list[dict[str, Any]], frugality: list[dict[str, Any]]
         for goal in row["goals"]
     ]
     judged += [(f"{row['name']}: {what}", row[f"{key}_met"]) for row in frugality for key, what in KINDS]
+    if timings:
+        hungry = max(timings, key=lambda row: row["peak"])
+        text = f"memory of every row of the first table: {hungry['peak'] / 1e6:.0f} MB in {hungry['name']}"
+        judged.append((text, hungry["peak"] <= most_memory))
     if judged:
         missed = [text for text, met in judged if not met]
         print(f"\n{len(judged) - len(missed)} of {len(judged)} goals met{'; not these:' if missed else '.'}")
         for text in missed:
             print(f"- {text}")
-
-
-KINDS = (("peak", "memory"), ("disk", "disk"))
