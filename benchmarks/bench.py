@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,18 @@ class Bench:
             for _ in range(self.layers("one.tar") // BUFFER):
                 file.write(self._zeros)
         self.target.unlink()
+
+    def wake(self) -> None:
+        """Use every part of imgtar once: an installed program has its bytecode, one in a checkout makes it now."""
+        tiny, full = self.archive("tiny.tar"), ("--store", str(self.full))
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        self.fill(["tiny.tar"])
+        for compression in ("gzip", "zstd"):
+            self.tool("save", "-q", *full, "--compress", compression, "-o", str(self.target), "bench/tiny:1")()
+            self.tool("verify", "-q", str(self.target))()
+        self.tool("inspect", tiny)()
+        self.tool("images", *full)()
+        self.clear()
 
     def warm(self, names: Iterable[str]) -> None:
         """Read archives, so that they lie in the page cache."""

@@ -38,7 +38,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small archives, few rounds, no peers")
     parser.add_argument(
-        "--rounds", type=int, help="pairs of each row (1 to 7; quick: 1 or 2); slow rows have 2 at most"
+        "--rounds", type=int, help="pairs of each row (1 to 7; quick: 1, the first 2); slow rows have 2 at most"
     )
     parser.add_argument("--only", metavar="REGEX", help="only rows whose 'name / reference' matches")
     parser.add_argument("--no-peers", action="store_true", help="do not compare with other container tools")
@@ -81,7 +81,7 @@ class Session:
         """How many pairs a row gets."""
         if self.options.rounds:
             return min(case.rounds, self.options.rounds) if case.rounds <= FEW else self.options.rounds
-        return max(1, (case.rounds + 1) // 3) if self.options.quick else case.rounds
+        return max(1, (case.rounds + 1) // 4) if self.options.quick else case.rounds
 
     def measure(self, case: Case) -> None:
         """One row."""
@@ -108,6 +108,7 @@ class Session:
 
     def everything(self) -> None:
         """All tables."""
+        self.bench.wake()
         for case in self.chosen(cases(self.bench)):
             self.measure(case)
         if not (self.options.quick or self.options.no_peers):
