@@ -153,9 +153,16 @@ class Skopeo(Peer):
             return self.command("copy", "-q", *arguments)
 
         loads = [
-            ("docker archive, one plain layer", "one.tar", "skopeo to dir:", ["docker-archive"], 0.5),
-            ("docker archive, eight plain layers", "eight.tar", "skopeo to dir:", ["docker-archive"], None),
-            ("OCI archive, eight gzip layers", "gzip-oci.tar", "skopeo to dir:, no diff IDs", ["oci-archive"], None),
+            ("docker archive, one plain layer", "one.tar", "skopeo to dir:", ["docker-archive"], 0.5, SOME),
+            ("docker archive, eight plain layers", "eight.tar", "skopeo to dir:", ["docker-archive"], None, FEW),
+            (
+                "OCI archive, eight gzip layers",
+                "gzip-oci.tar",
+                "skopeo to dir:, no diff IDs",
+                ["oci-archive"],
+                None,
+                FEW,
+            ),
             # It has to inflate here and hash what comes out, as a load does to prove the diff IDs. It writes it, too.
             (
                 "OCI archive, eight gzip layers",
@@ -163,6 +170,7 @@ class Skopeo(Peer):
                 "skopeo to dir:, inflating",
                 ["oci-archive", "--dest-decompress"],
                 0.5,
+                FEW,
             ),
         ]
         return [
@@ -175,9 +183,9 @@ class Skopeo(Peer):
                     (times(goal),) if goal else (),
                     (name,),
                     writes=True,
-                    rounds=SOME if goal else FEW,
+                    rounds=rounds,
                 )
-                for what, name, against, (form, *more), goal in loads
+                for what, name, against, (form, *more), goal, rounds in loads
             ],
             Case(
                 "save, eight plain layers",
