@@ -27,6 +27,10 @@ from typing import Any, BinaryIO
 VERSION = 3
 BUFFER = 1 << 20
 ROOTS = ("/usr/lib", "/usr/share", "/usr/bin", "/usr/local", "/opt")
+ONE = ("one.tar", "one-gzip-oci.tar")
+EIGHT = ("eight.tar", "eight-oci.tar", "gzip-oci.tar", "eight.tar.gz", "eight.tar.zst")
+MEMORY = ("memory.tar", "memory.tar.gz", "memory.tar.zst")
+NAMES = (*ONE, *EIGHT, "small.tar", "sparse.tar", "tiny.tar", *MEMORY)
 MEMORY_LAYERS = 4  # Of memory.tar, and of tiny.tar, which it is compared with.
 LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
 
@@ -203,36 +207,58 @@ def sparse_archive(path: Path, name: str, size: int, layers: int) -> None:
 
 
 class Shelf:
-    """The folder of archives and its table of contents, which is written after every step."""
+    """The folder of archives and its table of contents, which is written after every step.
+
+    The table has all archives of the folder, of any size: a set with a larger memory check shares the others.
+    """
 
     def __init__(self, folder: Path, megabytes: int, memory_megabytes: int) -> None:
         self.folder = folder
         self.megabytes = megabytes
         self.memory_megabytes = memory_megabytes
-        self.file = folder / f"archives-{megabytes}-{memory_megabytes}.json"
-        self.known: dict[str, dict[str, Any]] = {}
+        self.file = folder / "archives.json"
+        self._all: dict[str, dict[str, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("archives-*-*.json"):
+            self._recall_old(old)
         if self.file.exists():
-            self._recall(json.loads(self.file.read_text()))
+            table = json.loads(self.file.read_text())
+            if table["version"] == VERSION:
+                self._all |= table["archives"]
+        self._all = {key: entry for key, entry in self._all.items() if (folder / entry["file"]).is_file()}
 
-    def _recall(self, table: dict[str, Any]) -> None:
-        """Take over what an earlier run made. Version 2 kept the bytes of layers apart, and no name in the folder."""
-        if table.get("version") not in (2, VERSION):
+    def _recall_old(self, file: Path) -> None:
+        """Take over what was made when each pair of sizes had a table of its own: making it again takes minutes."""
+        table = json.loads(file.read_text())
+        if table.get("version") != 2:
             return
+        sizes = [int(number) for number in file.stem.split("-")[1:]]
         for name, entry in table["archives"].items():
-            file = Path(entry["path"]).name
-            if not (self.folder / file).is_file():
-                continue
-            if table["version"] == 2:
-                same = {"one": "one", "gzip-oci": "gzip-oci", "memory": "memory"}.get(name.partition(".")[0], "eight")
-                entry["layers"] = table["layers"][same]
-                entry["places"] = table["gzip_places"] if name == "gzip-oci.tar" else []
-            self.known[name] = {**entry, "path": file}
+            layers = {"one": "one", "gzip-oci": "gzip-oci", "memory": "memory"}.get(name.partition(".")[0], "eight")
+            self._all[self.key(name, *sizes)] = {
+                "file": Path(entry["path"]).name,
+                "size": entry["size"],
+                "layers": table["layers"][layers],
+                "places": table["gzip_places"] if name == "gzip-oci.tar" else [],
+            }
+
+    @staticmethod
+    def key(name: str, megabytes: int, memory_megabytes: int) -> str:
+        """The name of an archive in the folder, and of a layer for it."""
+        return f"{memory_megabytes}-of-{name}" if name.startswith("memory") else f"{megabytes}-{name}"
 
     def path(self, name: str) -> Path:
-        """Where an archive, or a layer for it, lies."""
-        memory = name.startswith("memory")
-        return self.folder / (f"{self.memory_megabytes}-of-{name}" if memory else f"{self.megabytes}-{name}")
+        """Where an archive, or a layer for it, is made."""
+        return self.folder / self.key(name, self.megabytes, self.memory_megabytes)
+
+    @property
+    def known(self) -> dict[str, dict[str, Any]]:
+        """The archives of the sizes that are wanted."""
+        found = {}
+        for name in NAMES:
+            if entry := self._all.get(self.key(name, self.megabytes, self.memory_megabytes)):
+                found[name] = entry
+        return found
 
     def lacks(self, *names: str, why: str) -> bool:
         """Whether one of these is still to be made."""
@@ -246,9 +272,9 @@ class Shelf:
         for name in names:
             path = self.path(name)
             size = path.stat().st_size
-            self.known[name] = {"path": path.name, "size": size, "layers": layers, "places": places or []}
+            self._all[path.name] = {"file": path.name, "size": size, "layers": layers, "places": places or []}
         temporary = self.file.with_suffix(".part")
-        temporary.write_text(json.dumps({"version": VERSION, "archives": self.known}, indent=1))
+        temporary.write_text(json.dumps({"version": VERSION, "archives": self._all}, indent=1))
         temporary.rename(self.file)
 
     def table(self) -> dict[str, Any]:
@@ -258,7 +284,7 @@ class Shelf:
             "megabytes": self.megabytes,
             "memory_megabytes": self.memory_megabytes,
             "archives": {
-                name: {**entry, "path": str(self.folder / entry["path"])} for name, entry in self.known.items()
+                name: {**entry, "path": str(self.folder / entry["file"])} for name, entry in self.known.items()
             },
         }
 
@@ -309,10 +335,9 @@ def make(folder: Path, megabytes: int, memory_megabytes: int) -> dict[str, Any]:
     """Make what is not there yet; return the table of contents."""
     shelf = Shelf(folder, megabytes, memory_megabytes)
     size = megabytes * 1_000_000 // 512 * 512
-    if shelf.lacks("one.tar", "one-gzip-oci.tar", why=f"one layer of {megabytes} MB, plain and gzip"):
+    if shelf.lacks(*ONE, why=f"one layer of {megabytes} MB, plain and gzip"):
         make_one(shelf, size)
-    eight = ("eight.tar", "eight-oci.tar", "gzip-oci.tar", "eight.tar.gz", "eight.tar.zst")
-    if shelf.lacks(*eight, why="eight layers, plain and gzip, and compressed as a whole with gzip and zstd"):
+    if shelf.lacks(*EIGHT, why="eight layers, plain and gzip, and compressed as a whole with gzip and zstd"):
         make_eight(shelf, size)
     # gzip at the level that everybody uses is slow: a smaller image says as much about it.
     if shelf.lacks("small.tar", why="eight smaller layers, for what is compressed"):
@@ -321,8 +346,7 @@ def make(folder: Path, megabytes: int, memory_megabytes: int) -> dict[str, Any]:
         sparse_archive(shelf.path("sparse.tar"), "bench/sparse:1", 10_000_000_000, 8)
         shelf.put(10_000_000_000 // 8 // 512 * 512 * 8, "sparse.tar")
         make_plain_docker(shelf, "tiny.tar", MEMORY_LAYERS, MEMORY_LAYERS * 64 * 1024)
-    memory = ("memory.tar", "memory.tar.gz", "memory.tar.zst")
-    if shelf.lacks(*memory, why=f"layers of {memory_megabytes} MB together, for the memory check"):
+    if shelf.lacks(*MEMORY, why=f"layers of {memory_megabytes} MB together, for the memory check"):
         make_plain_docker(shelf, "memory.tar", MEMORY_LAYERS, memory_megabytes * 1_000_000)
         compress_file(shelf.path("memory.tar"), shelf.path("memory.tar.gz"), 1)
         compress_zstd(shelf.path("memory.tar"), shelf.path("memory.tar.zst"))
