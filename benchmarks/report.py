@@ -26,7 +26,7 @@ KINDS = (("peak", "memory"), ("disk", "disk"))
 
 
 def first_line(*command: str) -> str | None:
-    """What a program says its version is."""
+    """What a program says first: most say their version."""
     found = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if not found:
         return None
@@ -39,12 +39,7 @@ def machine(imgtar: str) -> dict[str, Any]:
     about = Path("/proc/cpuinfo")
     cpu = re.search(r"model name\s*: (.*)", about.read_text()) if about.exists() else None
     here = str(Path(__file__).resolve().parent)
-    commit = subprocess.run(
-        ["git", "-C", here, "describe", "--always", "--dirty", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
+    commit = first_line("git", "-C", here, "describe", "--always", "--dirty", "--exclude=*") or "no commit"
     return {
         "date": time.strftime("%Y-%m-%d"),
         "cpu": cpu.group(1) if cpu else platform.processor(),
