@@ -56,10 +56,10 @@ explore: $(VENV)/.tests  ## Property tests with new random cases, EXAMPLES times
 	IMGTAR_HYPOTHESIS=explore IMGTAR_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n $(JOBS) -m "not interop" \
 	    $(if $(IMGTAR_SEED),--hypothesis-seed=$(IMGTAR_SEED)) $$(grep -rlE "@given|StateMachine" tests --include='test_*.py')
 
-bench: $(VENV)/.tests  ## Measure against a plain loop and the peers that are installed (under 10 minutes)
+bench: $(VENV)/.tests  ## Measure against the goals: plain loops and the peers that are installed (under 10 minutes; peers need root)
 	$(BIN)/python benchmarks/run.py
 
-bench-quick: $(VENV)/.tests  ## The same, small (under 1 minute)
+bench-quick: $(VENV)/.tests  ## The same, small and without peers (under 1 minute)
 	$(BIN)/python benchmarks/run.py --quick
 
 bench-store: $(VENV)/.tests  ## How a load grows with the store, to 10,000 images (about 5 minutes)

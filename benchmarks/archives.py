@@ -2,8 +2,10 @@
 
     python benchmarks/archives.py [--megabytes 700] [--memory-megabytes 1024] [--folder DIR]
 
-Everything is kept in ``$IMGTAR_BENCH_DIR`` or ``benchmarks/work/`` and made only once. Prints what there is, as JSON.
+Everything is kept in ``$IMGTAR_BENCH_DIR`` or ``benchmarks/work/`` and made only once. Prints what there is, as JSON:
+for each archive its path, its size, the bytes of its layers as they lie there, and for gzip layers where they lie.
 Layers are tars of files below /usr, so that they hash and compress like images do; they differ between machines.
+``sparse.tar`` is the exception: ten gigabytes of holes, with made-up digests, for commands that read no layer.
 """
 
 from __future__ import annotations
@@ -20,11 +22,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-VERSION = 2
+VERSION = 3
 BUFFER = 1 << 20
 ROOTS = ("/usr/lib", "/usr/share", "/usr/bin", "/usr/local", "/opt")
+ONE = ("one.tar", "one-gzip-oci.tar")
+EIGHT = ("eight.tar", "eight-oci.tar", "gzip-oci.tar", "eight.tar.gz", "eight.tar.zst")
+MEMORY = ("memory.tar", "memory.tar.gz", "memory.tar.zst")
+NAMES = (*ONE, *EIGHT, "small.tar", "sparse.tar", "tiny.tar", *MEMORY)
+MEMORY_LAYERS = 4  # Of memory.tar, and of tiny.tar, which it is compared with.
 LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
 
 
@@ -114,15 +121,15 @@ def compress_zstd(source: Path, target: Path) -> None:
         compressor.finish()
 
 
-def _config(layers: list[Layer]) -> bytes:
+def _config(diff_ids: list[str]) -> bytes:
     return json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
             "created": "2024-01-01T00:00:00Z",
             "config": {"Cmd": ["/bin/sh"]},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}" for layer in layers]},
-            "history": [{"created": "2024-01-01T00:00:00Z", "created_by": "COPY files /"} for _ in layers],
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}" for diff_id in diff_ids]},
+            "history": [{"created": "2024-01-01T00:00:00Z", "created_by": "COPY files /"} for _ in diff_ids],
         }
     ).encode()
 
@@ -135,7 +142,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes | BinaryIO, size: int) -> 
 
 def docker_archive(path: Path, name: str, layers: list[Layer]) -> None:
     """What ``docker save`` wrote before version 25: layers first, ``manifest.json`` last."""
-    config = _config(layers)
+    config = _config([layer.diff_id for layer in layers])
     image_id = hashlib.sha256(config).hexdigest()
     names = [f"{layer.digest}/layer.tar" for layer in layers]
     manifest = json.dumps([{"Config": f"{image_id}.json", "RepoTags": [name], "Layers": names}]).encode()
@@ -149,7 +156,7 @@ def docker_archive(path: Path, name: str, layers: list[Layer]) -> None:
 
 def oci_archive(path: Path, name: str, layers: list[Layer]) -> list[tuple[int, int]]:
     """A tar of an OCI image layout; returns where the layers lie in it (offset, size)."""
-    config = _config(layers)
+    config = _config([layer.diff_id for layer in layers])
     image_id = hashlib.sha256(config).hexdigest()
 
     def descriptor(media_type: str, digest: str, size: int) -> dict[str, object]:
@@ -180,71 +187,171 @@ def oci_archive(path: Path, name: str, layers: list[Layer]) -> list[tuple[int, i
     return places
 
 
-def make(folder: Path, megabytes: int, memory_megabytes: int) -> dict[str, object]:
-    """Make what is not there yet; return the table of contents."""
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = folder / f"archives-{megabytes}-{memory_megabytes}.json"
-    if contents.exists():
-        known: dict[str, object] = json.loads(contents.read_text())
-        if known.get("version") == VERSION:
-            return known
-    size = megabytes * 1_000_000 // 512 * 512
-    eighth = size // 8 // 512 * 512
-    memory = memory_megabytes * 1_000_000 // 4 // 512 * 512
+def sparse_archive(path: Path, name: str, size: int, layers: int) -> None:
+    """A docker archive whose layers are holes: any size, no space, and digests that nothing ever matches."""
+    digests = [hashlib.sha256(f"hole {number}".encode()).hexdigest() for number in range(layers)]
+    config = _config(digests)
+    image_id = hashlib.sha256(config).hexdigest()
+    names = [f"{digest}/layer.tar" for digest in digests]
+    manifest = json.dumps([{"Config": f"{image_id}.json", "RepoTags": [name], "Layers": names}]).encode()
+    each = size // layers // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+    with path.open("wb") as file:
+        for entry in names:
+            info = tarfile.TarInfo(entry)
+            info.size = each
+            file.write(info.tobuf(tarfile.GNU_FORMAT))
+            file.seek(each, os.SEEK_CUR)
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            _add(tar, f"{image_id}.json", config, len(config))
+            _add(tar, "manifest.json", manifest, len(manifest))
 
-    def path(name: str) -> Path:
-        return folder / f"{megabytes}-{name}"
 
-    def note(text: str) -> None:
-        print(f"making {text}", file=sys.stderr, flush=True)
+class Shelf:
+    """The folder of archives and its table of contents, which is written after every step.
 
+    The table has all archives of the folder, of any size: a set with a larger memory check shares the others.
+    """
+
+    def __init__(self, folder: Path, megabytes: int, memory_megabytes: int) -> None:
+        self.folder = folder
+        self.megabytes = megabytes
+        self.memory_megabytes = memory_megabytes
+        self.file = folder / "archives.json"
+        self._all: dict[str, dict[str, Any]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("archives-*-*.json"):
+            self._recall_old(old)
+        if self.file.exists():
+            table = json.loads(self.file.read_text())
+            if table["version"] == VERSION:
+                self._all |= table["archives"]
+        self._all = {key: entry for key, entry in self._all.items() if (folder / entry["file"]).is_file()}
+
+    def _recall_old(self, file: Path) -> None:
+        """Take over what was made when each pair of sizes had a table of its own: making it again takes minutes."""
+        table = json.loads(file.read_text())
+        if table.get("version") != 2:
+            return
+        sizes = [int(number) for number in file.stem.split("-")[1:]]
+        for name, entry in table["archives"].items():
+            layers = {"one": "one", "gzip-oci": "gzip-oci", "memory": "memory"}.get(name.partition(".")[0], "eight")
+            self._all[self.key(name, *sizes)] = {
+                "file": Path(entry["path"]).name,
+                "size": entry["size"],
+                "layers": table["layers"][layers],
+                "places": table["gzip_places"] if name == "gzip-oci.tar" else [],
+            }
+
+    @staticmethod
+    def key(name: str, megabytes: int, memory_megabytes: int) -> str:
+        """The name of an archive in the folder, and of a layer for it."""
+        return f"{memory_megabytes}-of-{name}" if name.startswith("memory") else f"{megabytes}-{name}"
+
+    def path(self, name: str) -> Path:
+        """Where an archive, or a layer for it, is made."""
+        return self.folder / self.key(name, self.megabytes, self.memory_megabytes)
+
+    @property
+    def known(self) -> dict[str, dict[str, Any]]:
+        """The archives of the sizes that are wanted."""
+        found = {}
+        for name in NAMES:
+            if entry := self._all.get(self.key(name, self.megabytes, self.memory_megabytes)):
+                found[name] = entry
+        return found
+
+    def lacks(self, *names: str, why: str) -> bool:
+        """Whether one of these is still to be made."""
+        if all(name in self.known for name in names):
+            return False
+        print(f"making {why}", file=sys.stderr, flush=True)
+        return True
+
+    def put(self, layers: int, *names: str, places: list[tuple[int, int]] | None = None) -> None:
+        """Note archives that are complete; ``layers`` is how many bytes of layers each has."""
+        for name in names:
+            path = self.path(name)
+            size = path.stat().st_size
+            self._all[path.name] = {"file": path.name, "size": size, "layers": layers, "places": places or []}
+        temporary = self.file.with_suffix(".part")
+        temporary.write_text(json.dumps({"version": VERSION, "archives": self._all}, indent=1))
+        temporary.rename(self.file)
+
+    def table(self) -> dict[str, Any]:
+        """What there is, with whole paths."""
+        return {
+            "folder": str(self.folder),
+            "megabytes": self.megabytes,
+            "memory_megabytes": self.memory_megabytes,
+            "archives": {
+                name: {**entry, "path": str(self.folder / entry["file"])} for name, entry in self.known.items()
+            },
+        }
+
+
+def make_plain_docker(shelf: Shelf, name: str, layers: int, size: int) -> None:
+    """A docker archive of ``layers`` plain layers with ``size`` bytes together."""
     files = real_files()
-    note(f"one layer of {megabytes} MB")
-    one = make_layer(path("layer-one"), size, files, "one")
-    docker_archive(path("one.tar"), "bench/one:1", [one])
-    one.path.unlink()
-    note("eight layers, plain and gzip")
+    stem = name.partition(".")[0]
+    each = size // layers // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+    made = [make_layer(shelf.path(f"{stem}-{number}"), each, files, f"{stem}-{number}") for number in range(layers)]
+    docker_archive(shelf.path(name), f"bench/{stem}:1", made)
+    for layer in made:
+        layer.path.unlink()
+    shelf.put(each * layers, name)
+
+
+def make_one(shelf: Shelf, size: int) -> None:
+    """One big layer: plain in a docker archive, in gzip in an OCI archive."""
+    if "one.tar" not in shelf.known:
+        make_plain_docker(shelf, "one.tar", 1, size)
+    layer = make_layer(shelf.path("one-layer"), size, real_files(), "one")
+    packed = gzipped(layer, shelf.path("one-layer.gz"))
+    places = oci_archive(shelf.path("one-gzip-oci.tar"), "bench/one-gzip-oci:1", [packed])
+    for each in (layer, packed):
+        each.path.unlink()
+    shelf.put(packed.size, "one-gzip-oci.tar", places=places)
+
+
+def make_eight(shelf: Shelf, size: int) -> None:
+    """Eight layers of equal size, in every form."""
     files = real_files()
-    eight = [make_layer(path(f"layer-{number}"), eighth, files, str(number)) for number in range(8)]
-    docker_archive(path("eight.tar"), "bench/eight:1", eight)
-    oci_archive(path("eight-oci.tar"), "bench/eight-oci:1", eight)
+    each = size // 8 // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+    eight = [make_layer(shelf.path(f"layer-{number}"), each, files, str(number)) for number in range(8)]
+    docker_archive(shelf.path("eight.tar"), "bench/eight:1", eight)
+    oci_archive(shelf.path("eight-oci.tar"), "bench/eight-oci:1", eight)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         packed = list(pool.map(lambda layer: gzipped(layer, layer.path.with_suffix(".gz")), eight))
-    places = oci_archive(path("gzip-oci.tar"), "bench/gzip-oci:1", packed)
+    places = oci_archive(shelf.path("gzip-oci.tar"), "bench/gzip-oci:1", packed)
     for layer in (*eight, *packed):
         layer.path.unlink()
-    note("the same, compressed as a whole with gzip and zstd")
-    compress_file(path("eight.tar"), path("eight.tar.gz"), 6)
-    compress_zstd(path("eight.tar"), path("eight.tar.zst"))
-    note(f"four layers of {memory_megabytes} MB together, for the memory check")
-    files = real_files()
-    four = [make_layer(path(f"memory-{number}"), memory, files, f"memory-{number}") for number in range(4)]
-    docker_archive(path("memory.tar"), "bench/memory:1", four)
-    for layer in four:
-        layer.path.unlink()
-    compress_file(path("memory.tar"), path("memory.tar.gz"), 1)
-    compress_zstd(path("memory.tar"), path("memory.tar.zst"))
-    result: dict[str, object] = {
-        "version": VERSION,
-        "layers": {
-            "one": size,
-            "eight": 8 * eighth,
-            "gzip-oci": sum(layer.size for layer in packed),
-            "memory": 4 * memory,
-        },
-        "gzip_places": places,
-        "archives": {
-            name: {"path": str(path(name)), "size": path(name).stat().st_size}
-            for name in (
-                *("one.tar", "eight.tar", "eight-oci.tar", "gzip-oci.tar", "eight.tar.gz", "eight.tar.zst"),
-                *("memory.tar", "memory.tar.gz", "memory.tar.zst"),
-            )
-        },
-    }
-    temporary = contents.with_suffix(".part")
-    temporary.write_text(json.dumps(result, indent=1))
-    temporary.rename(contents)
-    return result
+    compress_file(shelf.path("eight.tar"), shelf.path("eight.tar.gz"), 6)
+    compress_zstd(shelf.path("eight.tar"), shelf.path("eight.tar.zst"))
+    shelf.put(8 * each, "eight.tar", "eight-oci.tar", "eight.tar.gz", "eight.tar.zst")
+    shelf.put(sum(layer.size for layer in packed), "gzip-oci.tar", places=places)
+
+
+def make(folder: Path, megabytes: int, memory_megabytes: int) -> dict[str, Any]:
+    """Make what is not there yet; return the table of contents."""
+    shelf = Shelf(folder, megabytes, memory_megabytes)
+    size = megabytes * 1_000_000 // 512 * 512
+    if shelf.lacks(*ONE, why=f"one layer of {megabytes} MB, plain and gzip"):
+        make_one(shelf, size)
+    if shelf.lacks(*EIGHT, why="eight layers, plain and gzip, and compressed as a whole with gzip and zstd"):
+        make_eight(shelf, size)
+    # gzip at the level that everybody uses is slow: a smaller image says as much about it.
+    if shelf.lacks("small.tar", why="eight smaller layers, for what is compressed"):
+        make_plain_docker(shelf, "small.tar", 8, size * 2 // 7)
+    if shelf.lacks("sparse.tar", "tiny.tar", why="holes of 10 GB, and next to nothing"):
+        sparse_archive(shelf.path("sparse.tar"), "bench/sparse:1", 10_000_000_000, 8)
+        shelf.put(10_000_000_000 // 8 // 512 * 512 * 8, "sparse.tar")
+        make_plain_docker(shelf, "tiny.tar", MEMORY_LAYERS, MEMORY_LAYERS * 64 * 1024)
+    if shelf.lacks(*MEMORY, why=f"layers of {memory_megabytes} MB together, for the memory check"):
+        make_plain_docker(shelf, "memory.tar", MEMORY_LAYERS, memory_megabytes * 1_000_000)
+        compress_file(shelf.path("memory.tar"), shelf.path("memory.tar.gz"), 1)
+        compress_zstd(shelf.path("memory.tar"), shelf.path("memory.tar.zst"))
+        shelf.put(shelf.known["memory.tar"]["layers"], "memory.tar.gz", "memory.tar.zst")
+    return shelf.table()
 
 
 def main() -> None:
