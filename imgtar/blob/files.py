@@ -25,6 +25,7 @@ __all__ = [
     "same_file",
     "sync_directory",
     "there",
+    "widen_pipe",
     "write_all",
 ]
 
@@ -36,6 +37,8 @@ _BLOCK = 4096
 _WORTH_SHARING = 64 << 10
 """Bytes below which a copy costs less than what the file system writes down about shared blocks."""
 _FICLONERANGE = 0x4020940D  # linux/fs.h, on x86, arm and most others; elsewhere it is an ioctl that is not known
+
+_PIPE = 1 << 20  # as much as anybody may ask for (pipe(7), pipe-max-size)
 
 _DAMAGE = {
     errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO
@@ -113,6 +116,13 @@ def read_small(path: str, cap: int) -> bytes:
         return read_window(fd, 0, min(cap, os.fstat(fd).st_size), path)
     finally:
         os.close(fd)
+
+
+def widen_pipe(fd: int) -> None:
+    """Give a pipe room for a mebibyte, if ``fd`` is one: with the usual 64 KiB both ends wait for each other all the time."""
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        with suppress(OSError):  # The user has enough of them already (pipe(7), pipe-user-pages-soft).
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE)
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -21,6 +21,9 @@ __all__ = ["InOrder", "ReadAhead", "Release", "WriteBehind"]
 _PATIENCE = 0.2
 """Seconds that the end of a read is waited for: one from a file takes less, one from a silent pipe has no end."""
 
+_ENOUGH = 1 << 19
+"""Bytes that are worth handing on before a buffer is full."""
+
 Release = Callable[[memoryview], object]
 """Takes a whole buffer back when nobody needs what is in it any more."""
 Step = Callable[[memoryview], object]
@@ -45,7 +48,7 @@ class ReadAhead:
         self._taken = 0
         self._failure: BaseException | None = None
         self._ending = threading.Lock()
-        self._ended = False
+        self._ended = self._stopped = False
         self._then: Callable[[], object] | None = None
         self._thread = started(self._run, "imgtar-read")
 
@@ -59,15 +62,27 @@ class ReadAhead:
                 self._then()
 
     def _read(self) -> None:
-        while (view := self._free.get()) is not None:
-            try:
-                count = self._source.readinto(view)
-            except BaseException as error:  # noqa: BLE001 - it is handed to the reader, whose thread decides
-                self._full.put(error)
-                return
-            self._full.put((view, count))
-            if not count:
-                return
+        ended, enough = False, 1  # What is no archive shows at once, and must be told even if no more ever comes.
+        while not ended and (view := self._free.get()) is not None:
+            filled = 0
+            # A pipe gives 64 KiB at a time, some decompressors less: handing each of these on would cost more than hashing it.
+            while filled < enough and not self._stopped:
+                try:
+                    count = self._source.readinto(view[filled:])
+                except BaseException as error:  # noqa: BLE001 - it is handed to the reader, whose thread decides
+                    if filled:
+                        self._full.put((view, filled))
+                    self._full.put(error)
+                    return
+                filled += count
+                if not count:
+                    ended = True
+                    break
+            if filled:
+                self._full.put((view, filled))
+            enough = min(2 * max(enough, filled), _ENOUGH)
+        if ended:
+            self._full.put((memoryview(b""), 0))
 
     def take(self) -> tuple[memoryview, int]:
         """The next buffer and how many bytes of it are filled: 0 at the end."""
@@ -105,6 +120,7 @@ class ReadAhead:
         A descriptor that was closed under a reader could be another file's by the time it is read. A read that waits
         for a silent pipe is not waited for: it may take for ever. Then the thread closes the source when it ends.
         """
+        self._stopped = True
         with suppress(queue.Empty):
             while True:
                 self._free.get_nowait()

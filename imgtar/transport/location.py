@@ -8,6 +8,7 @@ import stat
 from collections.abc import Sequence
 
 from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
+from imgtar.blob.files import widen_pipe
 from imgtar.errors import NotFound, local_trouble
 from imgtar.model.digest import Digest, Hasher
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
@@ -83,6 +84,7 @@ def _open_file(
             if sniff(head) is Compression.NONE and position == 0:
                 check_head(head, label, decompressed=False)
                 return TarSource(label, fd, size, limits)
+        widen_pipe(fd)
         reader = fingerprint.attach(fd) if fingerprint is not None else FdReader(fd)
         compression = sniff(reader.peek(SNIFF_BYTES))
         return StreamSource(label, reader, compression, lambda: _close(fd), limits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from imgtar.blob.files import FileWindow, FileWriter
+from imgtar.blob.files import FileWindow, FileWriter, widen_pipe
 from imgtar.blob.lanes import ReadAhead, WriteBehind
 from imgtar.blob.measure import buffer
 from imgtar.blob.stream import Readable
@@ -26,6 +26,7 @@ class Output:
     """The end of the pipe: counts what goes to a file, writes it on one thread, and with ``hashed`` hashes it on another."""
 
     def __init__(self, fd: int, *, hashed: bool = True) -> None:
+        widen_pipe(fd)
         self._fd = fd
         self._file = FileWriter(fd)
         self._hasher: Hasher = Digest("sha256", "").hasher()

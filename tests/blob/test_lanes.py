@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
-from imgtar.blob.lanes import ReadAhead
+import pytest
+
+from imgtar.blob.lanes import ReadAhead, WriteBehind
 from imgtar.ops.verify import verify
 from tests.builders.images import make_image, oci_files
 
@@ -45,6 +48,107 @@ def test_a_source_that_nobody_reads_is_closed_at_once() -> None:
         source.reading.wait(0.01)
     ahead.close(closed.set)
     assert closed.is_set()
+
+
+class Trickle:
+    """A stream of ``total`` bytes that gives a few at a time, and then ends or fails."""
+
+    def __init__(self, total: int, step: int, error: Exception | None = None) -> None:
+        self.left, self.step, self.error, self.asked_after_end = total, step, error, 0
+
+    def readinto(self, target: memoryview, /) -> int:
+        if not self.left:
+            self.asked_after_end += 1
+            if self.error is not None:
+                raise self.error
+            return 0
+        count = min(self.left, self.step, len(target))
+        target[:count] = b"x" * count
+        self.left -= count
+        return count
+
+
+@pytest.mark.parametrize("total", [0, 1, 65_536, 3_000_000])
+def test_little_pieces_are_handed_on_together_and_the_end_is_asked_for_once(total: int) -> None:
+    source = Trickle(total, 65_536)
+    ahead = ReadAhead(source)
+    sizes = []
+    while True:
+        view, count = ahead.take()
+        if not count:
+            break
+        sizes.append(count)
+        ahead.release(view)
+    assert ahead.take()[1] == 0, "whoever asks again is told again"
+    assert sum(sizes) == total
+    assert len(sizes) <= 5 + total / (1 << 19)
+    assert source.asked_after_end == 1
+    ahead.close()
+
+
+def test_the_first_bytes_are_handed_on_though_no_more_come() -> None:
+    """What is no archive must be refused even when whoever sent it keeps the pipe open."""
+    source = Waiting()
+    ahead = ReadAhead(source)
+    source.go.set()
+    _, count = ahead.take()
+    assert count == 1
+    ahead.close()
+
+
+def test_an_error_comes_after_what_was_read_before_it() -> None:
+    ahead = ReadAhead(Trickle(100_000, 10, OSError(5, "gone")))
+    taken = 0
+    with pytest.raises(OSError, match="gone"):  # noqa: PT012 - where it comes is what is tested
+        while True:
+            view, count = ahead.take()
+            taken += count
+            ahead.release(view)
+    assert taken == 100_000
+    with pytest.raises(OSError, match="gone"):
+        ahead.take()
+    ahead.close()
+
+
+def test_pieces_are_written_in_order_whether_they_are_copied_or_handed_over() -> None:
+    one, two = bytearray(), bytearray()
+    behind = WriteBehind(one.extend, two.extend)
+    expected, free = bytearray(), []
+    for number in range(50):
+        if number % 3:
+            behind.write(bytes([number]) * 100_001)
+            expected += bytes([number]) * 100_001
+        else:
+            behind.hand_over(memoryview(bytearray([number]) * 70_000), 60_000, free.append)
+            expected += bytes([number]) * 60_000
+        if number == 25:
+            behind.flush()
+            assert one == two == expected
+    behind.finish()
+    assert one == two == expected
+    assert len(free) == 17
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_after_a_step_has_failed_no_step_sees_more_and_the_error_is_raised(failing: int) -> None:
+    seen: list[list[int]] = [[], []]
+
+    def step(which: int) -> Callable[[memoryview], None]:
+        def take(piece: memoryview) -> None:
+            seen[which].append(piece[0])
+            if which == failing and piece[0] == 3:
+                raise OSError(28, "full")
+
+        return take
+
+    behind = WriteBehind(step(0), step(1))
+    with pytest.raises(OSError, match="full"):  # noqa: PT012 - when it is told depends on the threads
+        for number in range(9):
+            behind.hand_over(memoryview(bytearray([number])), 1, lambda _: None)
+        behind.finish()
+    assert seen[failing] == [0, 1, 2, 3]
+    assert 3 not in seen[1 - failing] or failing == 1
+    behind.abandon()
 
 
 def test_an_archive_is_judged_alike_after_a_compressed_one_that_was_refused(tmp_path: Path) -> None:
