@@ -61,13 +61,15 @@ class Output:
         Returns what to read and :meth:`write` in its stead: that which is here now, which is then only hashed, and the
         rest. So what is verified is what is in the archive.
         """
-        if self._cannot_share:
+        if self._cannot_share or content.left < WORTH_ALIGNING:
             return None
         self._behind.flush()
         at = self._file.offset
         size = self._file.clone(content)
         if not size:
-            self._cannot_share = content.left >= WORTH_ALIGNING
+            self._cannot_share = (
+                True  # What large blobs there are all begin at a block: the others could not be either.
+            )
             return None
         self._shared = size
         rest = FileWindow(content.fd, content.offset + size, content.left - size, content.where)
