@@ -1,7 +1,7 @@
 """One stream in several hands: who reads, who works on the bytes and who writes them, each on a thread of its own.
 
-Bytes lie in big buffers that go round: filled by the reader, worked on, taken by the writer, and back. Nothing is copied
-on the way, and whoever is fastest waits for a buffer, so memory is bounded.
+Bytes lie in big buffers that go round: filled by the reader, worked on, taken by the writer, and back. They need not be
+copied on the way, and whoever is fastest waits for a buffer, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from imgtar.blob.stream import BUFFER_SIZE, Readable
-from imgtar.blob.workers import started
+from imgtar.blob.workers import joined, started
 
 __all__ = ["InOrder", "ReadAhead", "Release", "WriteBehind"]
 
@@ -137,22 +137,26 @@ class WriteBehind:
     """Does ``steps`` with every piece, each on a thread of its own: the next piece is read while the last is written.
 
     :meth:`write` copies into big buffers, so the caller may reuse his at once, and small pieces are joined;
-    :meth:`hand_over` takes a buffer as it is. After a step has failed no further step sees anything more.
+    :meth:`hand_over` takes a buffer as it is. After a step has failed no further step sees anything more. ``then`` is done
+    once the last step will not be done again: it may close what that writes to.
     """
 
-    def __init__(self, *steps: Step, depth: int = 4) -> None:
+    def __init__(self, *steps: Step, depth: int = 4, then: Callable[[], object] = lambda: None) -> None:
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._depth = depth
         self._current: memoryview | None = None
         self._filled = 0
         self._failure: BaseException | None = None
-        self._stopped = False
+        self._dropped = False
+        self._then = then
         self._queues = [queue.SimpleQueue[tuple[memoryview, int, Release] | None]() for _ in steps]
         self._threads: list[threading.Thread] = []
         try:
             for position, step in enumerate(steps):
                 self._threads.append(started(self._runner(position, step), "imgtar-write"))
         except BaseException:
+            if len(self._threads) < len(steps):
+                then()  # Nobody else will.
             self.abandon()
             raise
 
@@ -163,7 +167,7 @@ class WriteBehind:
         def run() -> None:
             while (item := incoming.get()) is not None:
                 view, count, release = item
-                if self._failure is None:
+                if self._failure is None and not self._dropped:
                     try:
                         step(view[:count])
                     except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
@@ -174,6 +178,8 @@ class WriteBehind:
                     release(view)
             if outgoing is not None:
                 outgoing.put(None)
+            else:
+                self._then()
 
         return run
 
@@ -222,17 +228,20 @@ class WriteBehind:
     def finish(self) -> None:
         """Wait until every step is done with everything; raises what a step raised."""
         self._pass_on()
-        self.abandon()
+        self._queues[0].put(None)
+        for thread in self._threads:
+            thread.join()
         if self._failure is not None:
             raise self._failure
 
-    def abandon(self) -> None:
-        """Stop without passing on what is still in hand. Idempotent."""
-        if not self._stopped:
-            self._stopped = True
-            self._queues[0].put(None)
-            for thread in self._threads:
-                thread.join()
+    def abandon(self, patience: float | None = None) -> None:
+        """Stop: what no step has begun with is dropped. Waits for what has begun, at most ``patience`` seconds. Idempotent.
+
+        Who does not wait to the end must leave it to ``then`` to close what is written to.
+        """
+        self._dropped = True
+        self._queues[0].put(None)  # After the end of the queue a second end means nothing.
+        joined(self._threads, patience)
 
 
 class InOrder(Generic[_Work, _Done]):
@@ -269,7 +278,7 @@ class InOrder(Generic[_Work, _Done]):
         answer: queue.SimpleQueue[_Done | BaseException] = queue.SimpleQueue()
         self._pending.append(answer)
         self._todo.put((work, answer))
-        while len(self._pending) > 2 * self._jobs:
+        while len(self._pending) > self._jobs + 2:
             self._take()
 
     def _take(self) -> None:

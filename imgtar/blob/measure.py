@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
 from imgtar.blob.decompress import decompressing
 from imgtar.blob.lanes import ReadAhead, WriteBehind
 from imgtar.blob.stream import BUFFER_SIZE, Readable
-from imgtar.errors import Refused
+from imgtar.errors import LocalTrouble, Refused
 from imgtar.frozen import frozen
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
@@ -18,7 +19,9 @@ from imgtar.model.limits import DEFAULT_LIMITS, Limits
 __all__ = ["Measure", "Window", "buffer", "measure"]
 
 _buffers = threading.local()
-_LANE_DEPTH = 6
+_LANE_DEPTH = 4
+_NO_LANES = (LocalTrouble, MemoryError)
+"""What a machine says that has no thread or no buffer to spare: lanes are only speed, so it goes on without them."""
 _Update = Callable[[memoryview], object]
 _Progress = Callable[[int], object]
 
@@ -152,11 +155,13 @@ class _Lanes:
     def __init__(
         self, source: Readable, update: _Update, write: _Update | None, progress: _Progress | None, *, caller: bool
     ) -> None:
-        self._ahead = ReadAhead(source if caller else _OneHand(source, update, None, None), _LANE_DEPTH)
+        # The reader last: when it cannot be started nothing has been read.
+        self._behind = WriteBehind(write) if write is not None else None
         try:
-            self._behind = WriteBehind(write) if write is not None else None
+            self._ahead = ReadAhead(source if caller else _OneHand(source, update, None, None), _LANE_DEPTH)
         except BaseException:
-            self._ahead.close()
+            if self._behind is not None:
+                self._behind.abandon()
             raise
         self._hash = update if caller else None
         self._progress = progress
@@ -235,9 +240,10 @@ def measure(
     # Diff IDs are sha256 whatever algorithm names the blob: plain content under another name is hashed twice.
     plain_hasher = Digest("sha256", "").hasher() if plain and algorithm != "sha256" else None
     update = hasher.update if plain_hasher is None else _both(hasher.update, plain_hasher.update)
-    flow: _Flow = (
-        _Lanes(head, update, write, progress, caller=plain) if lanes else _OneHand(head, update, write, progress)
-    )
+    flow: _Flow = _OneHand(head, update, write, progress)
+    if lanes:
+        with suppress(*_NO_LANES):
+            flow = _Lanes(head, update, write, progress, caller=plain)
     diff_id: Digest | None = None
     plain_size: int | None = None
     fault: Refused | None = None
@@ -272,13 +278,16 @@ def _decompressed(
 ) -> tuple[Digest, int]:
     hasher, size = Digest("sha256", "").hasher(), 0
     plain = decompressing(flow, compression, where=where, limits=limits, limit=limits.layer_uncompressed)
-    if not lanes:
+    ahead = None
+    if lanes:
+        with suppress(*_NO_LANES):
+            ahead = ReadAhead(plain)
+    if ahead is None:
         view = buffer()
         while count := plain.readinto(view):
             hasher.update(view[:count])
             size += count
         return Digest.from_hex(hasher.hexdigest()), size
-    ahead = ReadAhead(plain)
     try:
         while True:
             view, count = ahead.take()

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from imgtar.errors import LocalTrouble
 
-__all__ = ["Beside", "Checkpoint", "default_jobs", "each", "each_blob", "started", "worth_lanes"]
+__all__ = ["Beside", "Checkpoint", "default_jobs", "each", "each_blob", "joined", "started", "worth_lanes"]
 
 _T = TypeVar("_T")
 _WORTH_LANES = 4 << 20
@@ -69,8 +69,7 @@ def each(work: Callable[[_T, Checkpoint], object], items: Iterable[_T], jobs: in
             thread.join()
     except BaseException:
         stopped.set()
-        for thread in threads:
-            thread.join()
+        joined(threads)
         raise
     if failures:
         raise failures[0]
@@ -84,6 +83,24 @@ def started(work: Callable[[], object], name: str) -> threading.Thread:
     except RuntimeError:
         raise _no_thread() from None
     return thread
+
+
+def joined(threads: Sequence[threading.Thread], patience: float | None = None) -> None:
+    """Wait until they have ended, at most ``patience`` seconds for each.
+
+    An interruption does not end the waiting, for what they use is about to be closed; it is raised afterwards. The third one
+    does: a disk that never answers must not hold the user.
+    """
+    interruption: BaseException | None = None
+    for _ in range(3):
+        try:
+            for thread in threads:
+                thread.join(patience)
+            break
+        except BaseException as error:  # noqa: BLE001 - raised when the waiting is over
+            interruption = error
+    if interruption is not None:
+        raise interruption
 
 
 def worth_lanes(size: int) -> bool:

@@ -176,8 +176,9 @@ def _convert(
             size += len(data)
             write_all(fd, data)
 
-        compressor = compressing(kind, level, emit, jobs=threads)
+        compressor = None
         try:
+            compressor = compressing(kind, level, emit, jobs=threads)
             plain = decompressing(checked, sniff(checked.peek()), where=write.title)
             view = buffer()
             while count := plain.readinto(view):
@@ -188,7 +189,8 @@ def _convert(
             # What went into the store was proved: a stream that is broken now is damage of the store.
             raise _damaged(write, error.message) from None
         finally:
-            compressor.abandon()
+            if compressor is not None:
+                compressor.abandon()
             os.close(fd)
         checked.prove()
     diff_id = Digest.from_hex(plain_hash.hexdigest())

@@ -11,7 +11,7 @@ from imgtar.blob.files import is_damage
 from imgtar.blob.measure import Measure, Window, measure
 from imgtar.blob.stream import Readable
 from imgtar.blob.workers import Checkpoint, each_blob, worth_lanes
-from imgtar.errors import ImgtarError, Refused
+from imgtar.errors import ImgtarError, LocalTrouble, Refused
 from imgtar.events import Event, Report, silent
 from imgtar.graph.finding import Finding
 from imgtar.graph.inventory import EmptyInventory, Inventory
@@ -130,8 +130,8 @@ class Check:
             prove(write, measured, blob.where)
             self._media_type(write, measured, blob.where)
         except ImgtarError as error:
-            if not self._collect:
-                raise
+            if not self._collect or isinstance(error, LocalTrouble):
+                raise  # What this machine lacks is no fault of the blob.
             self._fault(write, Finding.of(error))
         except OSError as error:
             if not self._disk or not is_damage(error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,15 +23,22 @@ WORTH_ALIGNING = 1 << 20
 """Bytes from which on a blob begins at a block of the disk. Up to 4.5 KiB are spent on that."""
 
 
+_PATIENCE = 1.0
+"""Seconds that a write which has begun is waited for after an error."""
+
+
 class Output:
     """The end of the pipe: counts what goes to a file, writes it on one thread, and with ``hashed`` hashes it on another."""
 
     def __init__(self, fd: int, *, hashed: bool = True) -> None:
         widen_pipe(fd)
-        self._fd = fd
-        self._file = FileWriter(fd)
+        # Its own descriptor, which the thread that writes closes: after an interruption it may be at a slow medium, or
+        # at a pipe that nobody reads, for longer than anybody waits.
+        self._fd = os.dup(fd)
+        self._file = FileWriter(self._fd)
         self._hasher: Hasher = Digest("sha256", "").hasher()
-        self._behind = WriteBehind(*([self._hasher.update] if hashed else []), self._write)
+        steps = [self._hasher.update, self._write] if hashed else [self._write]
+        self._behind = WriteBehind(*steps, then=lambda: os.close(self._fd))
         self._shared = 0
         self._cannot_share = False
         self.size = 0
@@ -81,8 +89,8 @@ class Output:
         return self._hasher.hexdigest()
 
     def abandon(self) -> None:
-        """Stop after an error. Idempotent."""
-        self._behind.abandon()
+        """Stop after an error, or do nothing after the end. Idempotent."""
+        self._behind.abandon(_PATIENCE)
 
 
 def copy_blob(

@@ -221,8 +221,9 @@ def write_tar(
     folders, files = _contents(plan, form, thin)
     report(Event("start", "saving", total=sum(file.size for file in files)))
     output = Output(fd)
-    compressor = compressing(compression, level, output.write, jobs=jobs)
+    compressor = None
     try:
+        compressor = compressing(compression, level, output.write, jobs=jobs)
         tar = TarWriter(compressor.write)
         blobs = 0
         wrote_folders = False
@@ -246,7 +247,8 @@ def write_tar(
         compressor.finish()
         digest = output.finish()
     except BaseException:
-        compressor.abandon()
+        if compressor is not None:
+            compressor.abandon()
         output.abandon()
         raise
     report(Event("end"))
