@@ -20,7 +20,7 @@ Bytes = bytes | bytearray | memoryview
 _GZIP_BLOCK = 1 << 20
 _GZIP_WINDOW = 32 << 10  # how far back deflate can refer (RFC 1951)
 _DEFLATE_END = b"\x03\x00"  # an empty last block: whichever block is the last one, none need know
-_ZSTD_JOB = 2 << 20
+_ZSTD_JOB = 1 << 20
 _ZSTD_WINDOW_LOG = 23
 _ZSTD_THREADS = 64  # each brings about 16 MiB of buffers with it
 

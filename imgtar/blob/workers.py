@@ -64,7 +64,12 @@ def each(work: Callable[[_T, Checkpoint], object], items: Iterable[_T], jobs: in
     threads: list[threading.Thread] = []
     try:
         for _ in range(min(jobs, len(todo))):
-            threads.append(started(run, "imgtar-work"))
+            try:
+                threads.append(started(run, "imgtar-work"))
+            except LocalTrouble:  # Fewer are slower, and that is all.
+                if not threads:
+                    run()
+                break
         for thread in threads:
             thread.join()
     except BaseException:

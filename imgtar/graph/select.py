@@ -111,8 +111,9 @@ def select(candidates: Sequence[Candidate], wanted: Sequence[str]) -> list[Candi
         return list(candidates)
     chosen: dict[int, Candidate] = {}
     names: dict[int, list[Reference]] = {}
+    called = _Names(candidates)
     for text in wanted:
-        hits = _by_name(candidates, text)
+        hits = called.hits(text)
         if not hits:
             hits = [(place, ()) for place in _by_identity(candidates, text)]
         if not hits:
@@ -179,7 +180,9 @@ def subject_of(candidate: Candidate) -> Digest | None:
     document = node.manifest or node.index
     if document is not None and document.subject is not None:
         return document.subject.digest
-    mark = node.descriptor.annotations.get("io.containerd.manifest.subject")
+    # What its own entry says: an index that lists it too may say something else, and who is looked at first must not matter.
+    said = candidate.root.descriptor or node.descriptor
+    mark = said.annotations.get("io.containerd.manifest.subject")
     if mark is None:
         for label in candidate.root.labels:
             if REFERRERS_TAG.fullmatch(label):
@@ -257,33 +260,37 @@ def one_of_each(
     return kept, findings
 
 
-def _by_name(candidates: Sequence[Candidate], text: str) -> list[tuple[int, tuple[Reference, ...]]]:
-    try:
-        asked = Reference.parse(text)
-    except Refused:
-        asked = None
-    hits: list[tuple[int, tuple[Reference, ...]]] = []
-    for place, one in enumerate(candidates):
-        if asked is None:
-            found: tuple[Reference, ...] = ()
-        else:
-            found = tuple(
-                mine
-                for mine in one.root.references
-                if mine.repository == asked.repository and asked.tag in (None, mine.tag)
-            )
-            if asked.digest is not None:
+class _Names:
+    """Candidates by what they are called: so that a thousand names among a thousand images are soon found."""
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self._candidates = candidates
+        self._places: dict[str, list[int]] = {}
+        for place, one in enumerate(candidates):
+            words = {reference.repository for reference in one.root.references}
+            for word in words or set(one.root.labels):
+                self._places.setdefault(word, []).append(place)
+
+    def hits(self, text: str) -> list[tuple[int, tuple[Reference, ...]]]:
+        """The places of what ``text``, a name, may mean, each with those of its names that are meant."""
+        try:
+            asked = Reference.parse(text)
+        except Refused:
+            asked = None
+        places = {*self._places.get(text, ()), *(self._places.get(asked.repository, ()) if asked is not None else ())}
+        result: list[tuple[int, tuple[Reference, ...]]] = []
+        for place in sorted(places):
+            one = self._candidates[place]
+            mine = [] if asked is None else [r for r in one.root.references if r.repository == asked.repository]
+            found = tuple(r for r in mine if asked is not None and asked.tag in (None, r.tag))
+            if asked is not None and asked.digest is not None:
                 if asked.digest not in identities(one):
                     continue
-                if (
-                    not found
-                    and asked.tag is None
-                    and any(r.repository == asked.repository for r in one.root.references)
-                ):
-                    hits.append((place, ()))
-        if found or (text in one.root.labels and not one.root.references):
-            hits.append((place, found))
-    return hits
+                if mine and not found and asked.tag is None:
+                    result.append((place, ()))
+            if found or (text in one.root.labels and not one.root.references):
+                result.append((place, found))
+        return result
 
 
 def rename(candidates: Sequence[Candidate], renames: Sequence[tuple[str | None, str]]) -> list[Candidate]:

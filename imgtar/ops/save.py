@@ -352,7 +352,10 @@ def _remarks(plan: Plan, options: SaveOptions, report: Report) -> None:
         notice("some digests are sha512, which umoci, crane and older skopeo do not read; no option changes that")
     shown = docker_images(plan)
     if options.form in ("docker", "hybrid"):
-        several = [root for root in plan.roots if sum(1 for _ in _coming(plan, root)) > 1]
+        coming = {image.digest for image in plan.images}
+        several = [
+            root for root in plan.roots if sum(node.descriptor.digest in coming for node in images_of(root.node)) > 1
+        ]
         for root in several:
             name = root.references[0].familiar if root.references else str(root.descriptor.digest)
             platform = next((str(platform_of(node)) for other, node in shown if other is root), "none")
@@ -369,8 +372,3 @@ def _remarks(plan: Plan, options: SaveOptions, report: Report) -> None:
     for finding in plan.findings:
         if finding.severity == "warning":
             notice(f"{printable(finding.message)} (it was not in the store either)")
-
-
-def _coming(plan: Plan, root: Any) -> Any:
-    coming = {image.digest for image in plan.images}
-    return (node for node in images_of(root.node) if node.descriptor.digest in coming)

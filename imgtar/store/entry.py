@@ -195,7 +195,7 @@ def _name_of(descriptor: Descriptor) -> tuple[Reference | None, str]:
 # Names on Docker Hub that have nothing special about them: Reference.parse says the same, but takes its time.
 _PART = r"[a-z0-9]++(?:[._-][a-z0-9]++)*+"
 _COMMON = re.compile(
-    rf"docker\.io/(?P<path>(?:library|[a-z0-9]{{1,40}})/(?=[^:]{{1,60}}:)(?!sha256:|sha512:){_PART})"
+    rf"docker\.io/(?!localhost/)(?P<path>(?:library|[a-z0-9]{{1,40}})/(?=[^:]{{1,60}}:)(?!sha256:|sha512:){_PART})"
     r":(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})"
 )
 
@@ -231,10 +231,12 @@ def parse_strictly(raw: bytes) -> list[Entry]:
 # -- the form in which imgtar writes it
 
 _PLAIN = r'"[^"\\\x00-\x1f]*+"'
-_STRING = r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\bfnrt]|u00[01][0-9a-f]))*+"'
+_CHARACTERS = r'(?:[^"\\\x00-\x1f]++|\\(?:["\\bfnrt]|u00(?:0[0-7bef]|1[0-9a-f])))'
+_STRING = rf'"{_CHARACTERS}*+"'
+_SOME = rf'"{_CHARACTERS}++"'  # What is empty is not written.
 _PLATFORM = (
-    rf'\{{"architecture":{_STRING},"os":{_STRING}(?:,"os\.version":{_STRING})?'
-    rf'(?:,"os\.features":\[{_STRING}(?:,{_STRING})*+\])?(?:,"variant":{_STRING})?\}}'
+    rf'\{{"architecture":{_STRING},"os":{_STRING}(?:,"os\.version":{_SOME})?'
+    rf'(?:,"os\.features":\[{_STRING}(?:,{_STRING})*+\])?(?:,"variant":{_SOME})?\}}'
 )
 _USUAL = (
     rf'\{{(?:"imgtar\.parent":{_PLAIN},)?"io\.containerd\.image\.name":"([^"\\\x00-\x1f]*+)",'
@@ -244,7 +246,7 @@ _ENTRY = re.compile(
     rf'\{{"mediaType":{_PLAIN},"digest":"(sha256:[0-9a-f]{{64}}|sha512:[0-9a-f]{{128}})",'
     r'"size":(?:0|[1-9][0-9]{0,17})'
     rf'(?:,"annotations":(?:{_USUAL}|(\{{{_PLAIN}:{_STRING}(?:,{_PLAIN}:{_STRING})*+\}})))?'
-    rf'(?:,"platform":{_PLATFORM})?(?:,"artifactType":{_STRING})?\}}([,\]])'
+    rf'(?:,"platform":{_PLATFORM})?(?:,"artifactType":{_SOME})?\}}([,\]])'
 )
 _decode = json.JSONDecoder().decode
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -268,7 +270,7 @@ def read_written(raw: bytes) -> list[Entry] | None:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    if len(raw) > STORE_LIMITS.document or raw.count(b",") > STORE_LIMITS.json_values // 2:
+    if len(raw) > STORE_LIMITS.document or sum(map(raw.count, (b",", b"[", b"{"))) > STORE_LIMITS.json_values:
         return None  # Whether it is too large the strict reader decides.
     if not text.startswith(_START):
         return None

@@ -25,8 +25,9 @@ _IDENTITY = re.compile(r"(?:(?:sha256|sha512):)?([0-9a-f]{4,128})", re.ASCII)
 def entries_for(roots: RootCache, entries: Sequence[Entry], wanted: Sequence[str]) -> list[Entry] | None:
     """The entries, in their order, of what ``wanted`` may mean; ``None`` when one of them means nothing here."""
     chosen: set[Digest] = set()
+    called = _Called(entries)
     for text in wanted:
-        found, certain = _called(entries, text)
+        found, certain = called.by(text)
         identity = None if certain else _IDENTITY.fullmatch(text)
         if identity is not None:
             found |= {entry.digest for entry in entries if roots.mentions(entry, identity[1])}
@@ -38,24 +39,29 @@ def entries_for(roots: RootCache, entries: Sequence[Entry], wanted: Sequence[str
     return [entry for entry in entries if entry.digest in chosen]
 
 
-def _called(entries: Sequence[Entry], text: str) -> tuple[set[Digest], bool]:
-    """What has that name or label, and whether it is sure that one of these is meant, so that no ID can be."""
-    try:
-        asked: Reference | None = Reference.parse(text)
-    except Refused:
-        asked = None
-    found = {entry.digest for entry in entries if entry.label and entry.label == text}
-    if asked is None:
-        return found, False
-    named = {
-        entry.digest
-        for entry in entries
-        if entry.name is not None
-        and entry.name.path == asked.path
-        and entry.name.domain == asked.domain
-        and asked.tag in (None, entry.name.tag)
-    }
-    return found | named, bool(named) and asked.digest is None
+class _Called:
+    """Entries by their names and labels."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._labels: dict[str, set[Digest]] = {}
+        self._names: dict[str, list[tuple[str | None, Digest]]] = {}
+        for entry in entries:
+            if entry.label:
+                self._labels.setdefault(entry.label, set()).add(entry.digest)
+            if entry.name is not None:
+                self._names.setdefault(entry.name.repository, []).append((entry.name.tag, entry.digest))
+
+    def by(self, text: str) -> tuple[set[Digest], bool]:
+        """What has that name or label, and whether it is sure that one of these is meant, so that no ID can be."""
+        found = self._labels.get(text, set())
+        try:
+            asked = Reference.parse(text)
+        except Refused:
+            return set(found), False
+        named = {
+            digest for tag, digest in self._names.get(asked.repository, ()) if asked.tag is None or tag == asked.tag
+        }
+        return found | named, bool(named) and asked.digest is None
 
 
 def _may_refer(roots: RootCache, entry: Entry) -> bool:

@@ -20,6 +20,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -71,6 +72,7 @@ class RootCache:
         self._blobs = os.path.join(inventory.layout.path, "blobs", "")
         self._facts: dict[str, RootFacts] = {}
         self._new: dict[bytes, bytes] = {}
+        self._lineless: set[bytes] = set()
         self._values: dict[str, Any] | None = None
         self._said: set[tuple[str | None, str | None]] = set()
         good, bad = self._file.read()
@@ -101,16 +103,18 @@ class RootCache:
         """The line of a root, read if there was none; empty when it can have none."""
         bare = entry.bare
         key = _key(bare)
+        if key in self._lineless:
+            return b""
         line = self._lines.get(key)
         if line is not None and b',""]' in line and not self._still_absent(key):
             self._lines.pop(key)
             line = None
         if line is None:
-            try:
+            with suppress(ImgtarError, OSError):  # Whoever needs it meets the error again.
                 self._facts[bare] = self._read(entry, bare)
-            except (ImgtarError, OSError):
-                return b""  # Whoever needs it meets the error again.
             line = self._lines.get(key, b"")
+            if not line:
+                self._lineless.add(key)
         return line
 
     def _still_absent(self, key: bytes) -> bool:
@@ -151,6 +155,11 @@ class RootCache:
 
         # Each root by itself: what another one says of the same digest is for verify to compare.
         node = Walker(Library([fetch], STORE_LIMITS), STORE_LIMITS).grow(entry.descriptor)
+        for digest in _identities(node):
+            # By these, too, people may ask for it, though nothing had to be read to know them.
+            if digest not in asked:
+                status = self._inventory.status(digest) if digest.supported else None
+                asked[digest] = (HeldCache.look_of(status) if status else "") if digest.supported else None
         facts = RootFacts(tuple(_images(node)), node.absent)
         if not node.absent and None not in asked.values() and entry.descriptor.data is None:
             key = _key(bare)
@@ -227,6 +236,14 @@ def _images(node: Node) -> Iterable[ShownImage]:
             rfc3339(config.created) if config is not None else None,
             manifest.config.size + sum(layer.size for layer in manifest.layers),
         )
+
+
+def _identities(root: Node) -> Iterable[Digest]:
+    """Every digest that may be an ID of ``root`` or of something in it (see select.identities)."""
+    for node in nodes_of(root):
+        yield node.descriptor.digest
+        if node.manifest is not None and node.manifest.is_image:
+            yield node.manifest.config.digest
 
 
 def _refers(root: Node) -> bool:

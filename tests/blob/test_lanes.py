@@ -151,6 +151,60 @@ def test_after_a_step_has_failed_no_step_sees_more_and_the_error_is_raised(faili
     behind.abandon()
 
 
+@pytest.mark.parametrize("patience", [None, 0.05])
+def test_after_an_interruption_what_no_step_has_begun_with_is_dropped(patience: float | None) -> None:
+    """The caller closes the file next: who still wrote to it would write into whatever is opened then."""
+    begun, go, closed = threading.Event(), threading.Event(), threading.Event()
+    written: list[int] = []
+
+    def write(piece: memoryview) -> None:
+        assert not closed.is_set()
+        begun.set()
+        assert go.wait(30)
+        written.append(piece[0])
+
+    behind = WriteBehind(write, then=closed.set)
+    for number in range(4):
+        behind.hand_over(memoryview(bytearray([number])), 1, lambda _: None)
+    assert begun.wait(30)
+    timer = threading.Timer(0.3, go.set)
+    timer.start()
+    behind.abandon(patience)
+    if patience is None:
+        assert closed.is_set(), "it was not waited for"
+    else:
+        assert not go.is_set(), "it was waited for"
+    assert closed.wait(30)
+    behind.abandon(patience)
+    assert written == [0]
+
+
+def test_what_is_interrupted_at_the_end_is_stopped_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the queue had been told already: that must not make the stop a thing that was done."""
+    go, written = threading.Event(), []
+
+    def write(piece: memoryview) -> None:
+        assert go.wait(30)
+        written.append(piece[0])
+
+    behind = WriteBehind(write)
+    for number in range(4):
+        behind.hand_over(memoryview(bytearray([number])), 1, lambda _: None)
+    real = threading.Thread.join
+
+    def interrupt(thread: threading.Thread, timeout: float | None = None) -> None:
+        monkeypatch.setattr(threading.Thread, "join", real)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "join", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        behind.finish()
+    threading.Timer(0.2, go.set).start()
+    behind.abandon()
+    assert written in ([], [0])
+    assert not [thread for thread in threading.enumerate() if thread.name == "imgtar-write"]
+
+
 def test_an_archive_is_judged_alike_after_a_compressed_one_that_was_refused(tmp_path: Path) -> None:
     """The reader of the first went on with the descriptor when it was the second's: found by the campaign of mutations."""
     bad, good = tmp_path / "bad.tar.gz", tmp_path / "good.tar.gz"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import lzma
 import os
+import random
 import resource
 import signal
 import stat
@@ -79,6 +80,42 @@ def test_h245_threads_that_cannot_be_started_are_said(
     assert (done.code, "cannot start another thread" in done.errors) == (6, True), done.errors
     assert "hint:" in done.errors
     assert stored(full.store) == before
+
+
+@pytest.mark.parametrize("name", ["imgtar-read", "imgtar-write", "imgtar-work"])
+def test_h245_what_is_good_is_called_good_where_no_thread_can_be_had(
+    name: str, full: Imgtar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Most threads are only speed; and what a machine lacks is no damage of an archive or a store."""
+    big = [make_layer(random.Random(seed).randbytes(5 << 20), kind) for seed, kind in ((1, None), (2, "gzip"))]
+    archive = tmp_path / "big.tar"
+    archive.write_bytes(oci_archive([make_image("huge:1", big)]))
+    real = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for command in (["verify", archive], ["load", "-i", archive], ["verify"]):
+        full(*command, "-j", "3").ok()
+
+
+@pytest.mark.parametrize("more", [["--compress", "gzip"], ["--layers", "gzip"]])
+def test_threads_and_files_end_when_the_compressor_cannot_be_had(
+    more: list[str], full: Imgtar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("imgtar.transport.writer.compressing", refuse)
+    monkeypatch.setattr("imgtar.ops.recompress.compressing", refuse)
+    files = len(os.listdir("/proc/self/fd"))
+    assert full("save", *more, "-o", tmp_path / "out.tar", "app:1").code == 6
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("imgtar")]
+    assert len(os.listdir("/proc/self/fd")) == files
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
 
 
 def test_h245_no_memory_is_said_and_changes_nothing(full: Imgtar, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from imgtar.errors import Refused
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
+from imgtar.model.limits import Limits
 from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference
 from imgtar.store.entry import Entry, encode_index, parse_strictly, read_written
@@ -105,6 +106,9 @@ STRANGE = {
     "embedded data": written(image(data="eA==")),
     "a byte order mark": b"\xef\xbb\xbf" + GOOD,
     "nothing": b"",
+    "what is not written when it is empty": written(image(artifactType="")),
+    "a variant that is empty": written(image(platform={"architecture": "arm64", "os": "linux", "variant": ""})),
+    "an escape that json does not write": GOOD.replace(b'"amd64"', b'"\\u0008"'),
 }
 
 
@@ -128,6 +132,47 @@ def test_entries_that_say_the_same_are_equal_however_they_were_read() -> None:
     assert quick == strict
     assert {*(quick or [])} == {*strict}
     assert quick != [Entry.make(strict[0].descriptor, Reference.parse("other:1"), None)]
+
+
+PARTS = [
+    "docker.io/",
+    "library/",
+    "localhost/",
+    "localhost:5000/",
+    "quay.io/",
+    "a/",
+    "app",
+    "A",
+    "sha256:",
+    ":1",
+    ":",
+    "/",
+    "@",
+]
+
+
+@settings(max_examples=500)
+@given(*2 * [st.lists(st.sampled_from(PARTS), max_size=5).map("".join)])
+def test_two_names_of_an_entry_mean_what_the_strict_reader_makes_of_them(full: str, familiar: str) -> None:
+    """``docker.io/localhost/a:1`` beside ``localhost/a:1`` is a copy with another name: there a host begins."""
+    raw = written(image(annotations={mediatype.CONTAINERD_NAME: full, mediatype.REF_NAME: familiar}))
+    assert facts(read_written(raw)) == facts(parse_strictly(raw))
+
+
+@pytest.mark.parametrize(
+    ("full", "familiar"),
+    [("docker.io/localhost/a:1", "localhost/a:1"), ("docker.io/library/localhost:1", "localhost:1")],
+)
+def test_localhost_is_a_host_and_may_be_a_name(full: str, familiar: str) -> None:
+    raw = written(image(annotations={mediatype.CONTAINERD_NAME: full, mediatype.REF_NAME: familiar}))
+    assert facts(read_written(raw)) == facts(parse_strictly(raw))
+
+
+def test_more_values_than_an_index_may_have_are_left_to_the_strict_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = written(image(annotations={"a": "{" * 50}))
+    assert read_written(raw) is not None
+    monkeypatch.setattr("imgtar.store.entry.STORE_LIMITS", Limits(json_values=40))
+    assert read_written(raw) is None
 
 
 def test_an_entry_that_umoci_copied_has_its_new_name() -> None:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from imgtar.errors import ImgtarError
+from imgtar.errors import ImgtarError, UsageError
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.inventory import EmptyInventory
 from imgtar.graph.select import select, with_platforms
 from imgtar.ops.choose import choose
 from imgtar.ops.upkeep import list_images
 from imgtar.store.entry import STORE_LIMITS
+from imgtar.store.inventory import StoreInventory
 from imgtar.store.roots import RootCache
 from imgtar.store.store import Store
 from imgtar.transport.check import Check
@@ -357,6 +360,103 @@ def test_a_name_means_the_same_as_among_all_images(state: Callable[[Path], None]
         with store.reading() as inventory:
             found = answer(lambda: choose(store, inventory, names)[2])  # noqa: B023
         assert found == answer(lambda: select(everything, names)), names  # noqa: B023
+
+
+def empty_store(place: Path) -> Path:
+    """A store that another tool has made; :func:`put` fills it."""
+    (place / "blobs" / "sha256").mkdir(parents=True)
+    (place / "imgtar").mkdir()
+    (place / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (place / "index.json").write_bytes(dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}))
+    return place
+
+
+def alike(beginning: str) -> Any:
+    """An image whose manifest has a digest that begins so."""
+    for seed in range(100, 1 << 20):
+        image = make_image((), 0, seed=seed)
+        if image.digest[7:].startswith(beginning):
+            return image
+    raise AssertionError("none was found")
+
+
+def add(store: Path, image: Any, **entry: Any) -> None:
+    (store / "blobs" / "sha256" / image.image_id[7:]).write_bytes(image.config)
+    put(store, image.manifest, **entry)
+
+
+def means(store: Path, text: str) -> Any:
+    """What ``text`` means, asked of what may be meant; it is compared with what it means among everything."""
+    place = Store(str(store))
+    with place.reading() as inventory:
+        narrowed = answer(lambda: choose(place, inventory, [text])[2])
+        catalog = place.source(inventory).survey(Check())
+        everything = with_platforms(grow_candidates([catalog], EmptyInventory(), STORE_LIMITS)[0])
+    assert narrowed == answer(lambda: select(everything, [text]))
+    return narrowed
+
+
+def test_an_id_that_stands_inside_an_embedded_manifest_too_is_ambiguous(tmp_path: Path) -> None:
+    store, inner = empty_store(tmp_path / "s"), make_image((), 0, seed=11)
+    child = {"mediaType": OCI_MANIFEST, "digest": inner.digest, "size": len(inner.manifest)}
+    outer = dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [{**child, "data": base64.b64encode(inner.manifest).decode()}],
+        }
+    )
+    (store / "blobs" / "sha256" / inner.image_id[7:]).write_bytes(inner.config)
+    put(store, outer, mediaType=OCI_INDEX)
+    add(store, alike(inner.digest[7:11]))
+    assert means(store, inner.digest[7:11])[0] is UsageError
+
+
+def test_the_id_of_an_image_without_a_platform_counts(tmp_path: Path) -> None:
+    store, odd = empty_store(tmp_path / "s"), make_image((), 0, seed=12)
+    add(store, odd, platform={"architecture": "unknown", "os": "unknown"})
+    add(store, alike(odd.image_id[7:11]))
+    assert means(store, odd.image_id[7:11])[0] is UsageError
+
+
+def test_who_refers_to_an_image_does_not_depend_on_what_an_index_says_of_him(tmp_path: Path) -> None:
+    store, subject = empty_store(tmp_path / "s"), make_image((), 0, seed=13)
+    about = artifact(BASE.digest, 1, 9).replace(b'"subject"', b'"ignored"')
+    entry = {"mediaType": OCI_MANIFEST, "digest": sha256(about), "size": len(about)}
+    says = {"io.containerd.manifest.subject": subject.digest}
+    put(
+        store,
+        dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [{**entry, "annotations": says}]}),
+        mediaType=OCI_INDEX,
+    )
+    add(store, subject, annotations={"org.opencontainers.image.ref.name": "subject:1"})
+    put(store, about)
+    assert len(means(store, "subject:1")) == 1
+
+
+def test_what_has_no_line_is_read_once_however_many_ids_are_asked_for(
+    filled: Imgtar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for image in (BASE, APP):
+        (filled.store / "blobs" / "sha256" / image.image_id[7:]).write_bytes(b"rotten")
+    read: Counter[str] = Counter()
+    real = StoreInventory.fetch
+    monkeypatch.setattr(
+        StoreInventory, "fetch", lambda self, one, cap: (read.update([str(one.digest)]), real(self, one, cap))[1]
+    )
+    place = Store(str(filled.store))
+    with place.reading() as inventory:
+        choose(place, inventory, [BARE.image_id, BARE.digest, ARM.image_id, ARM.digest[:20], BARE.image_id[:20]])
+    assert read[BASE.image_id] <= 2, read
+    assert read[BASE.digest] <= 2, read
+
+
+def test_nothing_is_added_to_a_file_that_has_another_name_too(filled: Imgtar, tmp_path: Path) -> None:
+    cache(filled).unlink()
+    (tmp_path / "precious").write_bytes(b"mine")
+    os.link(tmp_path / "precious", cache(filled))
+    filled("images", "-a").ok()
+    assert (tmp_path / "precious").read_bytes() == b"mine"
 
 
 def test_a_platform_that_came_later_has_an_id_and_may_refer(filled: Imgtar) -> None:
