@@ -36,6 +36,8 @@ _DAMAGED = "the content is damaged or was changed: make the archive again, or co
 _SMALL = 256 << 10
 _SMALL_TOTAL = 16 << 20
 _MARGIN = 1 << 20
+_SYNCING = 16
+"""Files that are synced at once: a journal that is asked for many at a time commits them together."""
 
 
 class StoreTransaction:
@@ -258,7 +260,7 @@ class StoreTransaction:
                     os.close(fd)
                 self._ready[digest] = (path, self._ready[digest][1])
         # Sync without any lock: this is the slow part, and nothing is visible yet.
-        each(lambda item, _: _sync(str(item[0])), list(self._ready.values()), 2)
+        each(lambda item, _: _sync(str(item[0])), list(self._ready.values()), _SYNCING)
         with locked(self._layout.index_lock, shared=False, timeout=self._lock_timeout, report=self._report):
             entries = self._layout.read_index()
             if plan.no_clobber:
