@@ -136,12 +136,13 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 
 class FileWriter:
-    """Writes to a descriptor from where it stands, and lets the disk begin at once instead of at the sync in the end."""
+    """Writes to a descriptor from where it stands; ``early`` lets the disk begin at once instead of at the sync in the end."""
 
-    __slots__ = ("_asked", "_fd", "_regular", "offset")
+    __slots__ = ("_asked", "_early", "_fd", "_regular", "offset")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, early: bool = True) -> None:
         self._fd = fd
+        self._early = early
         self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
         self.offset = os.lseek(fd, 0, os.SEEK_CUR) if self._regular else 0
         self._asked = self.offset
@@ -150,7 +151,7 @@ class FileWriter:
         """Write every byte."""
         write_all(self._fd, data)
         self.offset += len(data)
-        if self._regular and self.offset - self._asked >= _WRITE_BACK:
+        if self._early and self._regular and self.offset - self._asked >= _WRITE_BACK:
             # What is dirty the kernel begins to write when told that it is not needed, and keeps until that is done
             # (Linux mm/fadvise.c). It is advice: a file system that will not take it takes the data all the same.
             with suppress(OSError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from imgtar.blob.files import FileWindow
 from imgtar.blob.measure import measure
-from imgtar.blob.workers import Beside, Checkpoint, default_jobs
+from imgtar.blob.workers import Beside, Checkpoint, default_jobs, worth_lanes
 from imgtar.errors import ImgtarError, Refused, local_trouble
 from imgtar.events import Event, Report, silent
 from imgtar.frozen import replace
@@ -143,7 +143,7 @@ def _archive(
 def _hash_file(source: TarSource, checkpoint: Checkpoint) -> str:
     """The SHA-256 of the archive file as it lies on the medium, in hex."""
     whole = FileWindow(source.fd, 0, source.size, source.label)
-    return measure(whole, diff=False, progress=lambda _: checkpoint()).digest.encoded
+    return measure(whole, diff=False, progress=lambda _: checkpoint(), lanes=worth_lanes(source.size)).digest.encoded
 
 
 def _examine(

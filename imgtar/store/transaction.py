@@ -102,10 +102,12 @@ class StoreTransaction:
             self._small_left -= size
             return Staged(measured, bytes(kept))
         fd, path = self._new_file()
+        # What says nothing of itself may turn out to be held: then no disk should have begun with it.
+        file = FileWriter(fd, early=claimed is not None or not self._inventory.entries)
         try:
             measured = measure(
                 content,
-                write=FileWriter(fd).write,
+                write=file.write,
                 where=where,
                 algorithm=algorithm,
                 limits=self._limits,
