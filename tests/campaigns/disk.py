@@ -68,6 +68,14 @@ def is_cache(path: str) -> bool:
     )
 
 
+@dataclass
+class Opened:
+    """What a descriptor, and every copy of it, stands for."""
+
+    node: Node
+    position: int
+
+
 class Disk:
     """A folder, and the calls that change it, one after the other."""
 
@@ -77,7 +85,7 @@ class Disk:
         """Whether the caller has been told that it is done."""
         self.root = Node(folder=True)
         self.names: dict[tuple[Node, str], Name] = {}
-        self._open: dict[int, tuple[Node, int]] = {}
+        self._open: dict[int, Opened] = {}
         for path in sorted(home.rglob("*")):
             node = Node(path.is_dir())
             if not node.folder:
@@ -90,6 +98,8 @@ class Disk:
 
     def apply(self, call: Call) -> None:
         """Take one call of the program; those outside the home, and those that failed, change nothing."""
+        if call.name == "fcntl" and not call.duplicates:
+            return
         if call.name == "write" and call.fd == 1 and call.result:
             self.told = True
         if call.result is None or call.result < 0 or not self._ours(call):
@@ -135,18 +145,24 @@ class Disk:
             node.data.clear()
             node.dirty = True
         assert call.result is not None
-        self._open[call.result] = (node, len(node.data) if "O_APPEND" in call.text else 0)
+        self._open[call.result] = Opened(node, len(node.data) if "O_APPEND" in call.text else 0)
+
+    def _fcntl(self, call: Call) -> None:
+        assert call.fd is not None
+        assert call.result is not None
+        if call.fd in self._open:  # Else it is one that is only read.
+            self._open[call.result] = self._open[call.fd]
 
     def _write(self, call: Call) -> None:
         assert call.fd is not None
         assert call.result is not None
-        node, position = self._open[call.fd]
-        self._put(node, position, call.data[: call.result])
-        self._open[call.fd] = node, position + call.result
+        file = self._open[call.fd]
+        self._put(file.node, file.position, call.data[: call.result])
+        file.position += call.result
 
     def _pwrite64(self, call: Call) -> None:
         assert call.fd is not None
-        self._put(self._open[call.fd][0], int(call.text.partition(") ")[0].rpartition(", ")[2]), call.data)
+        self._put(self._open[call.fd].node, int(call.text.partition(") ")[0].rpartition(", ")[2]), call.data)
 
     @staticmethod
     def _put(node: Node, position: int, data: bytes) -> None:

@@ -19,7 +19,7 @@ from tests.campaigns.trace import WRITING, Call, calls
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("strace")]
 
-_RECORD = ("-y", "-xx", "-s", "10000000", "-e", f"trace={','.join(WRITING)}")
+_RECORD = ("-y", "-xx", "-s", "10000000", "-e", f"trace={','.join([*WRITING, 'fcntl'])}")
 _CRASHED = -9
 
 
@@ -59,7 +59,7 @@ def test_h218_after_a_power_cut_every_change_is_whole_or_absent_and_what_was_rep
     disk = Disk(home)
     outcome = cuts.record(home)
     assert outcome.status == 0, outcome
-    made = [call for call in calls(outcome.log) if call.writes]
+    made = [call for call in calls(outcome.log) if call.writes or call.duplicates]
     campaign.count("calls", len(made))
     points = set(range(len(made) + 1))
     if not campaign.long:
@@ -88,7 +88,7 @@ def test_h218_what_a_killed_command_left_unsafe_is_safe_when_the_next_one_has_re
     """Killed, run again, told that it is done, and then the power goes."""
     cuts = Cuts(name, place, campaign)
     outcome = cuts.record(home := cuts.bench.home())
-    made = [call for call in calls(outcome.log) if call.writes]
+    made = [call for call in calls(outcome.log) if call.writes or call.duplicates]
     points = list(range(1, len(made) + 1))
     if not campaign.long:
         # After the last renaming the next command finds everything as it wants it.
@@ -107,7 +107,7 @@ def test_h218_what_a_killed_command_left_unsafe_is_safe_when_the_next_one_has_re
         again = cuts.record(home)
         assert again.status in cuts.scenario.again, again
         for call in calls(again.log):
-            if call.writes:
+            if call.writes or call.duplicates:
                 disk.apply(call)
         assert disk.told or not again.stdout
         disk.told = True

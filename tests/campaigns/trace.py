@@ -38,6 +38,11 @@ class Call:
         return self.name in WRITING
 
     @property
+    def duplicates(self) -> bool:
+        """Whether it makes another descriptor of one that is open: both then write to one file, one behind the other."""
+        return self.name == "fcntl" and "F_DUPFD" in self.text
+
+    @property
     def fd(self) -> int | None:
         """The descriptor that it is given first, if any."""
         found = re.match(r"\w+\((\d+)[<,)]", self.text)
