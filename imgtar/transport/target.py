@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -71,7 +70,7 @@ def temporary_beside(stem: str, path: str, make: Callable[[str], int]) -> tuple[
     """
     _remove_dead(stem)
     while True:
-        temporary = f"{stem}.{secrets.token_hex(4)}.part"
+        temporary = f"{stem}.{os.urandom(4).hex()}.part"
         try:
             fd = make(temporary)
         except FileNotFoundError:

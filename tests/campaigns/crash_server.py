@@ -177,10 +177,8 @@ def _work(job: dict[str, Any], waiting: int, tell: int) -> None:
 
             shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1 << 40, 0, 1 << 40)  # type: ignore[attr-defined]
         if job["settled"]:
-            import secrets
-
             names = itertools.count(1)
-            secrets.token_hex = lambda size: f"{next(names):0{2 * size}x}"  # type: ignore[assignment,misc]
+            os.urandom = lambda size: next(names).to_bytes(size, "big")
         from imgtar.cli.main import main
 
         sys.argv = ["imgtar", *job["arguments"]]
