@@ -14,7 +14,7 @@ from typing import Protocol, cast
 from zlib import crc32
 
 from imgtar.blob.compression import GZIP_MAGIC, SNIFF_BYTES, XZ_MAGIC, Compression, sniff
-from imgtar.blob.stream import BUFFER_SIZE, Readable
+from imgtar.blob.stream import BUFFER_SIZE, Peeked, Readable
 from imgtar.blob.zstd_frames import FrameWalker
 from imgtar.errors import Refused
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
@@ -64,30 +64,8 @@ def decompressing(
 
 def plain(source: Readable, *, where: str = "", limits: Limits = DEFAULT_LIMITS) -> Readable:
     """Return what ``source`` holds uncompressed, whatever its first bytes say it is. Raises what :func:`decompressing` does."""
-    head = bytearray(SNIFF_BYTES)
-    view, filled = memoryview(head), 0
-    while filled < len(head) and (count := source.readinto(view[filled:])):
-        filled += count
-    whole = _Prefixed(bytes(view[:filled]), source)
-    return decompressing(
-        whole, sniff(bytes(view[:filled])), where=where, limits=limits, limit=limits.layer_uncompressed
-    )
-
-
-class _Prefixed:
-    """Bytes that were looked at, and the stream that they came from."""
-
-    def __init__(self, head: bytes, source: Readable) -> None:
-        self._head = memoryview(head)
-        self._source = source
-
-    def readinto(self, target: memoryview, /) -> int:
-        if not self._head:
-            return self._source.readinto(target)
-        count = min(len(self._head), len(target))
-        target[:count] = self._head[:count]
-        self._head = self._head[count:]
-        return count
+    whole = Peeked(source, SNIFF_BYTES)
+    return decompressing(whole, sniff(whole.head), where=where, limits=limits, limit=limits.layer_uncompressed)
 
 
 class _Ceiling:

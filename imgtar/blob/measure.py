@@ -10,7 +10,7 @@ from typing import Protocol
 from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
 from imgtar.blob.decompress import decompressing
 from imgtar.blob.lanes import ReadAhead, WriteBehind
-from imgtar.blob.stream import BUFFER_SIZE, Readable
+from imgtar.blob.stream import BUFFER_SIZE, Peeked, Readable
 from imgtar.errors import LocalTrouble, Refused
 from imgtar.frozen import frozen
 from imgtar.model.digest import Digest
@@ -65,34 +65,6 @@ class Window:
             return 0
         count = self._source.readinto(target if len(target) <= self.left else target[: self.left])
         self.left -= count
-        return count
-
-
-class _Head:
-    """Bytes that were looked at, and the stream that they came from."""
-
-    __slots__ = ("_rest", "_source")
-
-    def __init__(self, source: Readable, size: int) -> None:
-        head = memoryview(bytearray(size))
-        filled = 0
-        while filled < size and (count := source.readinto(head[filled:])):
-            filled += count
-        self._rest = head[:filled]
-        self._source = source
-
-    @property
-    def bytes(self) -> bytes:
-        """What was looked at; only before the first read."""
-        return bytes(self._rest)
-
-    def readinto(self, target: memoryview, /) -> int:
-        count = min(len(self._rest), len(target))
-        if count:
-            target[:count] = self._rest[:count]
-            self._rest = self._rest[count:]
-        if count < len(target):
-            count += self._source.readinto(target[count:])
         return count
 
 
@@ -234,8 +206,8 @@ def measure(
     blob while other cores have nothing to do. The result is the same.
     """
     hasher = Digest(algorithm, "").hasher()
-    head = _Head(content, SNIFF_BYTES)
-    compression = sniff(head.bytes)
+    head = Peeked(content, SNIFF_BYTES)
+    compression = sniff(head.head)
     plain = compression is Compression.NONE
     # Diff IDs are sha256 whatever algorithm names the blob: plain content under another name is hashed twice.
     plain_hasher = Digest("sha256", "").hasher() if plain and algorithm != "sha256" else None
