@@ -34,6 +34,7 @@ from tests.builders.images import (
     sha256,
 )
 from tests.conftest import Imgtar
+from tests.store.spoiled import SPOILED
 
 BASE = make_image("base:1", 2, seed=1, compression="gzip")
 APP = make_image("app:1", 1, seed=2, base=BASE, compression="zstd")
@@ -88,47 +89,6 @@ def as_it_is(path: Path) -> None:
     assert path.read_bytes().count(b"image ") == 3
 
 
-def deleted(path: Path) -> None:
-    path.unlink()
-
-
-def torn(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-30])
-
-
-def torn_at_the_start(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[30:])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def noise(path: Path) -> None:
-    path.write_bytes(bytes(range(256)) * 20 + b"\n\n \n")
-
-
-def one_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def fifo(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def link(path: Path) -> None:
-    path.rename(path.parent / "elsewhere")
-    path.symlink_to(path.parent / "elsewhere")
-
-
 def contradictions(path: Path) -> None:
     more = [line("index", digest) for digest in (OUTER.digest, INNER.digest)]
     more += [line("image", digest, STRANGER.image_id) for digest in (BASE.digest, APP.digest, ARM.digest)]
@@ -152,7 +112,7 @@ def lies(path: Path) -> None:
 
 states = pytest.mark.parametrize(
     "state",
-    [as_it_is, deleted, torn, torn_at_the_start, empty, noise, one_bit, folder, fifo, link, contradictions],
+    [as_it_is, *SPOILED, contradictions],
 )
 
 

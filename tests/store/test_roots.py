@@ -38,6 +38,7 @@ from tests.builders.images import (
     sha256,
 )
 from tests.conftest import Imgtar
+from tests.store.spoiled import SPOILED
 
 BASE = make_image("base:1", 2, seed=1)
 APP = make_image(("app:1", "app:2", "quay.io/x/app:1"), 1, seed=2, base=BASE, compression="gzip")
@@ -115,41 +116,6 @@ def as_it_is(path: Path) -> None:
     assert path.read_bytes().count(b"\n") > 5
 
 
-def deleted(path: Path) -> None:
-    path.unlink()
-
-
-def torn(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-30])
-
-
-def torn_at_the_start(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[30:])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def noise(path: Path) -> None:
-    path.write_bytes(bytes(range(256)) * 20 + b"\n\n \n")
-
-
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def fifo(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def link(path: Path) -> None:
-    path.rename(path.parent / "elsewhere")
-    path.symlink_to(path.parent / "elsewhere")
-
-
 def older_lines(path: Path) -> None:
     """Lines that were true of other files: the later one counts."""
     values = [json.loads(line[9:]) for line in path.read_bytes().split(b"\n") if line]
@@ -166,7 +132,7 @@ def other_form(path: Path) -> None:
 
 states = pytest.mark.parametrize(
     "state",
-    [as_it_is, deleted, torn, torn_at_the_start, empty, noise, folder, fifo, link, older_lines, other_form],
+    [as_it_is, *SPOILED, older_lines, other_form],
 )
 
 
