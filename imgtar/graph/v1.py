@@ -17,7 +17,7 @@ from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.documents import parse_time
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
-from imgtar.model.strictjson import parse_json
+from imgtar.model.strictjson import fold, parse_json
 from imgtar.text import shown
 
 __all__ = ["Chains", "Step", "V1Image", "convert", "parse_v1"]
@@ -62,6 +62,8 @@ def parse_v1(identity: str, label: str, raw: bytes, limits: Limits = DEFAULT_LIM
     for part in ("config", "container_config"):
         if isinstance(value.get(part), dict):
             _as_spelled(value[part], _CONFIG_NAMES, where)
+            if isinstance(value[part].get("Healthcheck"), dict):
+                _as_spelled(value[part]["Healthcheck"], _HEALTH_NAMES, where)
     if not isinstance(value.get("parent"), str | None):
         raise Refused("E_JSON", "parent is not a text", where=where)
     return V1Image(identity, label, raw, value, _history(value, where))
@@ -70,8 +72,8 @@ def parse_v1(identity: str, label: str, raw: bytes, limits: Limits = DEFAULT_LIM
 def _as_spelled(value: dict[str, Any], names: dict[str, str], where: str) -> None:
     """Refuse a key in another case: Go would take it, and the ID would depend on who converts."""
     for key in value:
-        if names.get(key.lower(), key) != key:
-            raise Refused("E_JSON", f"has the key {shown(key)} for {names[key.lower()]}", where=where)
+        if names.get(fold(key), key) != key:
+            raise Refused("E_JSON", f"has the key {shown(key)} for {names[fold(key)]}", where=where)
 
 
 @frozen
@@ -255,8 +257,13 @@ _CONFIG_FIELDS: tuple[tuple[str, bool, Any], ...] = (
 )  # fmt: skip
 
 
-_V1_NAMES = {name.lower(): name for name in (*_SKIPPED, *(name for name, _ in _V1_FIELDS))}
-_CONFIG_NAMES = {name.lower(): name for name, _, _ in _CONFIG_FIELDS}
+_V1_NAMES = {
+    fold(name): name for name in (*_SKIPPED, *(name for name, _ in _V1_FIELDS), "rootfs", "history", "os.version")
+}
+_CONFIG_NAMES = {fold(name): name for name, _, _ in _CONFIG_FIELDS}
+_HEALTH_NAMES = {
+    fold(name): name for name in ("Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
+}
 
 
 def _through_v1_struct(value: Mapping[str, Any]) -> bytes:

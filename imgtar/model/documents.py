@@ -19,8 +19,8 @@ from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
-from imgtar.model.shapes import checked, descriptor_of, parse_digest, platform_of
-from imgtar.model.strictjson import parse_json
+from imgtar.model.shapes import checked, descriptor_of, parse_digest, platform_of, spelled
+from imgtar.model.strictjson import fold, parse_json
 from imgtar.text import shown
 
 __all__ = [
@@ -109,7 +109,7 @@ class DockerItem:
 
 def parse_manifest(raw: bytes, descriptor: Descriptor, what: str, limits: Limits = DEFAULT_LIMITS) -> Manifest:
     """Parse the manifest that ``descriptor`` points at; ``raw`` must have been verified against it."""
-    value = parse_json(raw, what, limits=limits)
+    value = spelled("manifest", parse_json(raw, what, limits=limits))
     _unambiguous(value, what, index=False)
     found = checked("manifest", value, what)
     media_type = found.get("mediaType") or ""
@@ -130,7 +130,7 @@ def parse_manifest(raw: bytes, descriptor: Descriptor, what: str, limits: Limits
 
 def parse_index(raw: bytes, declared: str, what: str, limits: Limits = DEFAULT_LIMITS) -> Index:
     """Parse an image index; ``declared`` is the media type of the descriptor that led here, "" for ``index.json``."""
-    value = parse_json(raw, what, limits=limits)
+    value = spelled("index", parse_json(raw, what, limits=limits))
     _unambiguous(value, what, index=True)
     found = checked("index", value, what)
     media_type = found.get("mediaType") or ""
@@ -151,7 +151,8 @@ def _unambiguous(value: Any, what: str, *, index: bool) -> None:
     """Refuse a document that is two things at once (CVE-2021-41190; containerd images/image.go validateMediaType)."""
     if not isinstance(value, dict):
         raise Refused("E_JSON", "is not a JSON object", where=what)
-    if "fsLayers" in value or value.get("schemaVersion") == 1:
+    keys = {fold(key): key for key in value}
+    if "fslayers" in keys or value.get("schemaVersion") == 1:
         raise Refused(
             "E_TYPE",
             "is a schema 1 manifest, which imgtar does not read",
@@ -160,11 +161,10 @@ def _unambiguous(value: Any, what: str, *, index: bool) -> None:
         )
     foreign = ("config", "layers") if index else ("manifests",)
     for key in foreign:
-        if key in value:
+        if key in keys:
             kind = "an index" if index else "a manifest"
-            raise Refused(
-                "E_TYPE", f"is given as {kind} but also has {shown(key)}: it could be read two ways", where=what
-            )
+            message = f"is given as {kind} but also has {shown(keys[key])}: it could be read two ways"
+            raise Refused("E_TYPE", message, where=what)
 
 
 def _declared(version: int, inside: str, outside: str, what: str) -> None:
@@ -177,7 +177,7 @@ def _declared(version: int, inside: str, outside: str, what: str) -> None:
 
 def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> ImageConfig:
     """Parse an image config. Optional fields may be ``null`` (OCI config.md); ``rootfs`` must be there."""
-    value = parse_json(raw, what, limit=limits.config, limits=limits)
+    value = spelled("config", parse_json(raw, what, limit=limits.config, limits=limits))
     if not isinstance(value, dict) or not isinstance(value.get("rootfs"), dict):
         raise Refused("E_JSON", "this image config has no rootfs", where=what)
     found = checked("config", value, what)
@@ -203,7 +203,7 @@ def _history_entry(found: Mapping[str, Any]) -> HistoryEntry:
 
 
 def parse_docker_manifest(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> tuple[DockerItem, ...]:
-    """Parse ``manifest.json`` of a docker archive. Keys are taken in any case, as Go takes them (Jib writes lower)."""
+    """Parse ``manifest.json`` of a docker archive (moby image/tarexport/tarexport.go; Jib writes lower-case keys)."""
     value = parse_json(raw, what, limits=limits)
     if not isinstance(value, list):
         kind = "null" if value is None else type(value).__name__
@@ -215,8 +215,8 @@ def parse_docker_manifest(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS
     for entry in value:
         if not isinstance(entry, dict):
             raise Refused("E_JSON", "has an entry that is not an object", where=what)
-        found = checked("docker item", {key.lower(): item for key, item in entry.items()}, what)
-        config, layers, tags = found["config"], found["layers"], found.get("repotags") or ()
+        found = checked("docker item", spelled("docker item", entry), what)
+        config, layers, tags = found["Config"], found["Layers"], found.get("RepoTags") or ()
         if not config:
             raise Refused("E_JSON", "names no config for an image", where=what)
         if len(tags) > limits.names_per_image:
@@ -227,9 +227,9 @@ def parse_docker_manifest(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS
         if slots > limits.descriptors:
             # Each becomes a descriptor, however few files there are.
             raise Refused("E_LIMIT", f"lists more than {limits.descriptors} layers in all", where=what)
-        sources = found.get("layersources") or {}
+        sources = found.get("LayerSources") or {}
         known = {key: descriptor_of(source, what, limits) for key, source in sources.items()}
-        items.append(DockerItem(config, tuple(tags), tuple(layers), found.get("parent") or "", known))
+        items.append(DockerItem(config, tuple(tags), tuple(layers), found.get("Parent") or "", known))
     return tuple(items)
 
 
@@ -244,15 +244,15 @@ def digest_in_path(path: str) -> Digest | None:
 
 def parse_layout(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> None:
     """Check ``oci-layout``: the only version is 1.0.0 (image-layout.md)."""
-    value = parse_json(raw, what, limits=limits)
+    value = spelled("layout", parse_json(raw, what, limits=limits))
     version = value.get("imageLayoutVersion") if isinstance(value, dict) else None
     if version != "1.0.0":
         raise Refused("E_TYPE", f"the layout version is {shown(str(version))}, only 1.0.0 is known", where=what)
 
 
 def parse_repositories(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> dict[str, dict[str, str]]:
-    """Parse ``repositories``: name, tag, ID of the top layer (moby image/spec/v1.md)."""
-    value = parse_json(raw, what, limits=limits)
+    """Parse ``repositories``: name, tag, ID of the top layer (moby image/spec/v1.md). Tags may differ in case only."""
+    value = parse_json(raw, what, limits=limits, maps=True)
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -267,12 +267,13 @@ def sniff_document(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> st
     """Return the media type that an untyped manifest or index has by its own word or its shape (``dir`` layout)."""
     value = parse_json(raw, what, limits=limits)
     if isinstance(value, dict):
-        declared = value.get("mediaType")
+        found = {fold(key): item for key, item in value.items()}
+        declared = found.get("mediatype")
         if isinstance(declared, str) and declared:
             return declared
-        if "manifests" in value:
+        if "manifests" in found:
             return mediatype.IMAGE_INDEX
-        if "config" in value and "layers" in value:
+        if "config" in found and "layers" in found:
             return mediatype.IMAGE_MANIFEST
     raise Refused("E_TYPE", "is neither an image manifest nor an index", where=what)
 
@@ -285,13 +286,14 @@ def pretended(raw: bytes) -> str | None:
         value = parse_json(raw, "")
     except Refused:
         return None
-    declared = value.get("mediaType")
+    found = {fold(key): item for key, item in value.items()}
+    declared = found.get("mediatype")
     if isinstance(declared, str) and (mediatype.is_index(declared) or mediatype.is_manifest(declared)):
         return declared
-    if declared is None and value.get("schemaVersion") == 2:
-        if isinstance(value.get("manifests"), list):
+    if not declared and found.get("schemaversion") == 2:
+        if isinstance(found.get("manifests"), list):
             return mediatype.IMAGE_INDEX
-        if isinstance(value.get("layers"), list) and isinstance(value.get("config"), dict):
+        if isinstance(found.get("layers"), list) and isinstance(found.get("config"), dict):
             return mediatype.IMAGE_MANIFEST
     return None
 

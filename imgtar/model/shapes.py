@@ -2,14 +2,15 @@
 
 Strict types; what is optional may be absent, and ``null`` where Go programs write that for "nothing"; unknown properties
 are allowed (image-spec: considerations.md, extensibility). What was checked is a plain dictionary of the known
-properties, keyed as in the document, which documents.py and the readers of imgtar's own documents make values of.
+properties, which documents.py and the readers of imgtar's own documents make values of. Every property stands under its
+own name then, in whatever case the document has it: that is how Go programs read it.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,18 +19,20 @@ from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.limits import Limits
 from imgtar.model.platform import Platform
+from imgtar.model.strictjson import fold
 from imgtar.text import printable
 
 if TYPE_CHECKING:
     from pydantic_core import SchemaValidator
 
-__all__ = ["Kind", "checked", "descriptor_of", "parse_digest", "platform_of"]
+__all__ = ["Kind", "checked", "descriptor_of", "parse_digest", "platform_of", "spelled"]
 
 Kind = Literal[
     "manifest",
     "index",
     "config",
     "docker item",
+    "layout",
     "inventory head",
     "inventory document",
     "listed blob",
@@ -132,9 +135,10 @@ _CONFIG = _object(
     },
 )
 _DOCKER_ITEM = _object(
-    {"config": _TEXT, "layers": _list(_TEXT)},
-    {"repotags": _or_null(_list(_TEXT)), "parent": _or_null(_TEXT), "layersources": _or_null(_map(_DESCRIPTOR))},
+    {"Config": _TEXT, "Layers": _list(_TEXT)},
+    {"RepoTags": _or_null(_list(_TEXT)), "Parent": _or_null(_TEXT), "LayerSources": _or_null(_map(_DESCRIPTOR))},
 )
+_LAYOUT = _object({"imageLayoutVersion": _TEXT}, {})
 
 # -- documents of imgtar's own: strict too, for they travel on media that strangers may touch ---------------------------
 
@@ -200,6 +204,7 @@ _SHAPES: Mapping[Kind, _Schema] = {
     "index": _INDEX,
     "config": _CONFIG,
     "docker item": _DOCKER_ITEM,
+    "layout": _LAYOUT,
     "inventory head": _INVENTORY_HEAD,
     "inventory document": _INVENTORY_DOCUMENT,
     "listed blob": _LISTED_BLOB,
@@ -214,6 +219,61 @@ def _validator(kind: Kind) -> SchemaValidator:
 
     schema: Any = _SHAPES[kind]
     return SchemaValidator(schema)
+
+
+_Respell = Callable[[Any], Any]
+
+
+def spelled(kind: Kind, value: Any) -> Any:
+    """Return ``value``, of which :func:`parse_json` made sure that no two keys fold to one, with known keys as in the shape.
+
+    Go programs take a property in any case, also with the letters that Unicode folds to ASCII ones.
+    """
+    return _respelling(kind)(value)
+
+
+@cache
+def _respelling(kind: Kind) -> _Respell:
+    respell = _respelling_of(_SHAPES[kind])
+    assert respell is not None
+    return respell
+
+
+def _respelling_of(schema: _Schema) -> _Respell | None:
+    """The function that does it for one part of a shape; ``None`` for a part that has no objects."""
+    match schema["type"]:
+        case "nullable":
+            return _respelling_of(schema["schema"])
+        case "list":
+            each = _respelling_of(schema["items_schema"])
+            return None if each is None else lambda value: list(map(each, value)) if isinstance(value, list) else value
+        case "dict":
+            one = _respelling_of(schema["values_schema"])
+            return None if one is None else lambda value: _each_value(one, value)
+        case "typed-dict":
+            return _respelling_of_object(schema["fields"])
+    return None
+
+
+def _each_value(one: _Respell, value: Any) -> Any:
+    return {key: one(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _respelling_of_object(fields: Mapping[str, _Schema]) -> _Respell:
+    names, own = fields.keys(), {fold(name): name for name in fields}
+    inner = [(name, each) for name, field in fields.items() if (each := _respelling_of(field["schema"])) is not None]
+
+    def respell(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if not value.keys() <= names:
+            value = {own.get(fold(key), key): item for key, item in value.items()}
+        for name, each in inner:
+            if name in value:
+                value[name] = each(value[name])
+        return value
+
+    return respell
 
 
 def checked(kind: Kind, value: Any, what: str) -> dict[str, Any]:

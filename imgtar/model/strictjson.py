@@ -1,7 +1,8 @@
 """JSON from strangers, read so strictly that no two readers could understand it differently.
 
 OCI documents are I-JSON (RFC 7493): UTF-8 without a byte order mark, no duplicate names. Python keeps the last of two
-equal keys, Go matches keys ignoring case, both silently: a document that could mean two things is refused here.
+equal keys. Go matches the names of properties by simple Unicode folding, and keeps the last of those too. Both do so
+silently: a document that could mean two things is refused here.
 """
 
 from __future__ import annotations
@@ -15,26 +16,35 @@ from imgtar.errors import Refused
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import shown
 
-__all__ = ["parse_json"]
+__all__ = ["fold", "parse_json"]
 
-# Names with a meaning in the documents we read. Two of these that differ only in case are refused, because Go programs
-# would take either; free-form maps such as labels may hold "Version" beside "version".
-_STRUCTURAL = frozenset(
-    """architecture artifacttype config created created_by data diff_ids digest empty_layer history id
-    imagelayoutversion layers layersources manifests mediatype os parent platform repotags rootfs schemaversion size
-    subject type urls variant""".split()
-)
+_MAPS = frozenset(("annotations", "labels", "exposedports", "volumes"))
+"""Properties (folded) whose value is a map for every reader: its keys are free text, "Version" may stand beside "version"."""
 _LONGEST_NUMBER = 400
 _MOST_SHAPES, _LONGEST_SHAPE = 256, 512
 _good_shapes: set[tuple[str, ...]] = set()
 """Key sequences that were looked at: an index has thousands of objects with the same few."""
 
 
-def parse_json(raw: bytes, what: str, *, limit: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Any:
+def fold(key: str) -> str:
+    """Return what Go compares of the name of a property: two keys of one fold are one property for Go programs.
+
+    Source: Go encoding/json, fold.go. Besides the case of letters that makes U+017F an ``s`` and U+212A a ``k``. Only
+    simple folding counts: ``\ufb06`` is not ``st``.
+    """
+    if key.isascii():
+        return key.lower()
+    return "".join(low if len(low := letter.casefold()) == 1 else letter for letter in key)
+
+
+def parse_json(
+    raw: bytes, what: str, *, limit: int | None = None, limits: Limits = DEFAULT_LIMITS, maps: bool = False
+) -> Any:
     """Return the value of ``raw``; ``what`` names the document in errors, ``limit`` caps its size in bytes.
 
-    Raises :class:`Refused` with ``E_LIMIT`` for a document too large, too deep or with too many values, and ``E_JSON``
-    for anything that is not exactly one I-JSON value.
+    Two keys of one object that fold to the same are refused, but for maps, whose keys are free text. With ``maps`` every
+    object of the document is one. Raises :class:`Refused` with ``E_LIMIT`` for a document too large, too deep or with
+    too many values, and ``E_JSON`` for anything that is not exactly one I-JSON value.
     """
     cap = limits.document if limit is None else limit
     if len(raw) > cap:
@@ -58,12 +68,17 @@ def parse_json(raw: bytes, what: str, *, limit: int | None = None, limits: Limit
         raise Refused(
             "E_JSON", f"is not valid JSON: {error.msg.removesuffix(' starting at')} at byte {error.pos}", where=what
         ) from None
-    _check_tree(value, what, limits, surrogates=b"\\u" in raw)
+    if _check_tree(value, what, limits, surrogates=b"\\u" in raw) and not maps:
+        _check_keys(value, what)
     return value
 
 
 class _Objection(ValueError):
     """Raised inside the decoder's hooks."""
+
+
+class _Folding(dict[str, Any]):
+    """An object in which two keys fold to the same: fine for a map, and for nothing else."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -77,13 +92,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     shape = tuple(result)
     if shape in _good_shapes:
         return result
-    folded: set[str] = set()
-    for key in result:
-        low = key.lower()
-        if low in _STRUCTURAL:
-            if low in folded:
-                raise _Objection(f"has two keys that differ only in case: {shown(key)}")
-            folded.add(low)
+    if len(set(map(fold, shape))) != len(shape):
+        return _Folding(result)
     if len(_good_shapes) < _MOST_SHAPES and sum(map(len, shape)) < _LONGEST_SHAPE:
         _good_shapes.add(shape)
     return result
@@ -111,7 +121,9 @@ _decoder = json.JSONDecoder(
 )
 
 
-def _check_tree(value: Any, what: str, limits: Limits, *, surrogates: bool) -> None:
+def _check_tree(value: Any, what: str, limits: Limits, *, surrogates: bool) -> bool:
+    """Check depth and text; return whether two keys of some object fold to the same."""
+    folding = False
     level: Iterable[Any] = [value]
     containers = (dict, list, str) if surrogates else (dict, list)
     depth = 0
@@ -122,6 +134,7 @@ def _check_tree(value: Any, what: str, limits: Limits, *, surrogates: bool) -> N
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
+                folding = folding or type(item) is _Folding
                 below.extend(item.values())
                 if surrogates:
                     below.extend(item.keys())
@@ -134,3 +147,26 @@ def _check_tree(value: Any, what: str, limits: Limits, *, surrogates: bool) -> N
                     raise Refused("E_JSON", "holds half of a surrogate pair", where=what) from None
         # Leaves need no further level unless they are text to be looked at.
         level = [item for item in below if isinstance(item, containers)]
+    return folding
+
+
+def _check_keys(value: Any, what: str) -> None:
+    """Refuse every object, but maps, in which two keys fold to the same."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if type(item) is _Folding:
+            one, other = _twins(item)
+            message = f"has the keys {shown(one)} and {shown(other)} in one object, which Go programs take for the same"
+            raise Refused("E_JSON", message, where=what)
+        if isinstance(item, list):
+            stack += item
+        elif isinstance(item, dict):
+            for key, inner in item.items():
+                # A map is not looked at itself, but what stands in it is.
+                stack += inner.values() if type(inner) is _Folding and fold(key) in _MAPS else (inner,)
+
+
+def _twins(item: _Folding) -> tuple[str, str]:
+    known: dict[str, str] = {}
+    return next((known[low], key) for key in item if known.setdefault(low := fold(key), key) != key)

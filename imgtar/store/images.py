@@ -22,6 +22,7 @@ from typing import Any
 from imgtar.errors import Refused
 from imgtar.model import mediatype
 from imgtar.model.digest import Digest
+from imgtar.model.shapes import Kind, spelled
 from imgtar.store.lines import LineFile
 
 __all__ = ["ImageCache"]
@@ -172,7 +173,7 @@ def _describe(digest: Digest, fetch: Fetch) -> bytes | None:
 
     This looks at a document less strictly than documents.py does: what is strange about it will be said when it is used.
     """
-    value = _object(fetch(digest))
+    value = _object(fetch(digest), "index", "manifest")
     if value is None:
         return None
     if isinstance(value.get("manifests"), list):
@@ -185,7 +186,7 @@ def _describe(digest: Digest, fetch: Fetch) -> bytes | None:
     plain = f"manifest {digest}".encode("ascii")
     if not mediatype.is_image_config(config[0]) or not all(one and mediatype.is_layer(one[0]) for one in layers):
         return plain
-    parsed = _object(fetch(config[1]) if config[1].supported else None)
+    parsed = _object(fetch(config[1]) if config[1].supported else None, "config")
     if parsed is None:
         return None
     rootfs = parsed.get("rootfs")
@@ -197,11 +198,14 @@ def _describe(digest: Digest, fetch: Fetch) -> bytes | None:
     return " ".join(["image", str(digest), str(config[1]), *pairs]).encode("ascii")
 
 
-def _object(raw: bytes | None) -> dict[str, Any] | None:
+def _object(raw: bytes | None, *kinds: Kind) -> dict[str, Any] | None:
+    """The document, with the properties of these kinds under their own names."""
     try:
         value = json.loads(raw) if raw is not None else None
     except (ValueError, RecursionError):
         return None
+    for kind in kinds:
+        value = spelled(kind, value)
     return value if isinstance(value, dict) else None
 
 

@@ -25,6 +25,7 @@ from imgtar.blob.files import is_damage, read_small, read_window, sync_directory
 from imgtar.errors import LocalTrouble, Refused, StoreTrouble, local_trouble
 from imgtar.model.digest import Digest
 from imgtar.model.documents import parse_layout
+from imgtar.model.strictjson import fold
 from imgtar.store.collector import collector_paused
 from imgtar.store.entry import STORE_LIMITS, Entry, encode_index, parse_entries, parse_strictly, read_written
 from imgtar.store.rights import FOLDER, make_folders, new_file, settle_folder
@@ -297,7 +298,7 @@ class Layout:
         if self._read is not None and self._read[2] and self._read[0] == like:
             return {}  # It has imgtar's own form, and so nothing else.
         value = json.loads(like)
-        return {key: item for key, item in value.items() if key not in ("schemaVersion", "mediaType", "manifests")}
+        return {key: item for key, item in value.items() if fold(key) not in _OWN_MEMBERS}
 
     def _replace(self, path: str, body: bytes) -> None:
         # One fixed name, made under the lock: what a killed process left has no owner.
@@ -316,6 +317,7 @@ class Layout:
             raise
 
 
+_OWN_MEMBERS = ("schemaversion", "mediatype", "manifests")
 _OWN = ("blobs", "imgtar", "oci-layout", "lost+found", "index.json")
 """``index.json`` too: another process may have put it there since we looked."""
 

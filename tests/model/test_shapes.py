@@ -26,7 +26,7 @@ def parts_of(schema: Any) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_part_of_every_shape_is_strict(kind: Kind) -> None:
     parts = list(parts_of(shapes._SHAPES[kind]))
-    assert len(parts) > 4
+    assert len(parts) > 2
     lax = [part for part in parts if part["type"] in ("str", "int", "bool", "list", "dict", "typed-dict")]
     assert all(part["strict"] is True for part in lax)
     assert {part["type"] for part in parts} <= {
@@ -57,8 +57,8 @@ def test_unknown_properties_are_allowed_and_left_out() -> None:
 
 
 def test_a_refusal_names_the_place() -> None:
-    item = {"config": "c", "layers": ["a", 5]}
-    with pytest.raises(Refused, match=r"^x: layers\.1: Input should be a valid string$"):
+    item = {"Config": "c", "Layers": ["a", 5]}
+    with pytest.raises(Refused, match=r"^x: Layers\.1: Input should be a valid string$"):
         checked("docker item", item, "x")
-    with pytest.raises(Refused, match=r"^x: layers: Field required$"):
-        checked("docker item", {"config": "c"}, "x")
+    with pytest.raises(Refused, match=r"^x: Layers: Field required$"):
+        checked("docker item", {"Config": "c"}, "x")

@@ -219,6 +219,22 @@ def test_entries_that_another_tool_wrote_are_kept_to_the_letter(imgtar: Imgtar) 
     assert mine["platform"]["os.features"] == ["x"]
 
 
+@pytest.mark.parametrize("spelling", ["Manifests", "manife\u017fts", "MANIFESTS"])
+def test_h264_a_list_that_another_tool_spells_otherwise_is_not_written_beside_ours(
+    filled: Imgtar, spelling: str
+) -> None:
+    index = filled.store / "index.json"
+    value = json.loads(index.read_bytes())
+    value[spelling] = value.pop("manifests")
+    value["theirs"] = {"a": 1}
+    index.write_text(json.dumps(value))
+    filled("tag", "app:1", "other:1").ok()
+    after = json.loads(index.read_bytes())
+    assert after.keys() == {"schemaVersion", "mediaType", "manifests", "theirs"}
+    filled("inspect", "other:1").ok()
+    filled("verify").ok()
+
+
 def test_files_that_are_no_blobs_are_passed_over_and_left(filled: Imgtar) -> None:
     strange = [filled.store / "blobs/sha256/README", filled.store / "blobs/other/x", filled.store / "notes.txt"]
     for path in strange:
