@@ -167,9 +167,8 @@ class World:
     arm: Picture
     documents: dict[str, Thing] = field(default_factory=dict)
     blobs: list[Thing] = field(default_factory=list)
-    files: dict[str, Thing] = field(default_factory=dict)
-    """Further files by name, or by an :class:`Of` that makes it."""
-    renamed: list[tuple[Of, Thing]] = field(default_factory=list)
+    renamed: list[tuple[Of | str, Thing]] = field(default_factory=list)
+    """What lies elsewhere, at the path that an :class:`Of` makes."""
 
     def all_documents(self) -> dict[str, Thing]:
         """Everything that is JSON, by what it is."""
@@ -190,7 +189,7 @@ class World:
             data = content(thing)
             rows.setdefault("blobs/" + sha256(data).replace(":", "/"), data)
         for where, thing in self.renamed:
-            rows.setdefault(json.loads(_text(where)), content(thing))
+            rows.setdefault(where if isinstance(where, str) else json.loads(_text(where)), content(thing))
         return Files.of(rows).tar()
 
 
@@ -209,7 +208,7 @@ def names(name: str) -> Object:
     return Object(**{CONTAINERD_NAME: full(name), REF_NAME: name.rpartition(":")[2]})
 
 
-FORMS = ("oci", "index", "nested", "two", "docker", "v1", "hybrid", "hybrid-index", "hybrid-two")
+FORMS = ("oci", "index", "nested", "two", "docker", "v1", "legacy", "hybrid", "hybrid-index", "hybrid-two")
 
 
 def world(
@@ -221,6 +220,22 @@ def world(
     arm = picture("ARM", number, 1, "linux/arm64", packing)
     w = World(form, number, one, other, arm)
     name, second = "demo:1", "other:2"
+    if form == "legacy":
+        tags = {}
+        for each, tag in ((one, name), (other, second)):
+            parent = None
+            for place, layer in enumerate(each.layers):
+                own = sha256(f"{each.who} {number} {place}".encode()).partition(":")[2]
+                about = Object(id=own, created="2024-01-02T03:04:05Z")
+                if parent is not None:
+                    about["parent"] = parent
+                about.pairs += [[key, each.config.value[key]] for key in ("architecture", "os", "config")]
+                w.documents[f"{own}/json"] = Thing(about)
+                w.renamed += [(f"{own}/VERSION", Thing(b"1.0")), (f"{own}/layer.tar", layer)]
+                parent = own
+            tags[tag.partition(":")[0]] = Object(**{tag.partition(":")[2]: parent})
+        w.documents["repositories"] = Thing(Object(**tags))
+        return w
     if form in ("docker", "v1"):
         items = []
         for each, tag in ((one, name),) if form == "docker" else ((one, name), (other, second)):

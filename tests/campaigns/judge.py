@@ -138,6 +138,8 @@ _REFERENCE = re.compile(r"[A-Za-z0-9.:\[\]-]+(/[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*)
 
 def _meant(name: str, images: Images, bare: set[str]) -> list[str]:
     """The names of imgtar that an engine's name can stand for."""
+    if not name:
+        return ["*"]  # It may be one of those that imgtar has a name for.
     whole = full(name)
     if whole in images:
         meant = [whole]
@@ -157,7 +159,7 @@ def _meant(name: str, images: Images, bare: set[str]) -> list[str]:
     tag = re.fullmatch(r"docker\.io/library/import-\d{4}-\d\d-\d\d:(.*)", whole) or re.fullmatch(
         r"(?:docker\.io/library|localhost)/(.*):latest", whole
     )
-    if not name or (tag and tag[1] in bare) or not _REFERENCE.fullmatch(whole):
+    if (tag and tag[1] in bare) or not _REFERENCE.fullmatch(whole):
         return ["*"]
     return []
 
@@ -181,7 +183,7 @@ def judge_shown(who: str, shown: Iterable[Shown], images: Images, bare: set[str]
             )
         if not one.image_id and one.diff_ids not in allowed.values():
             verdict.faults.append(f"{who} shows {one.name!r} with layers {one.diff_ids} that imgtar does not list")
-        if one.image_id and len(meant) == 1 and meant[0] not in ("*", ""):
+        if one.image_id and len(meant) == 1 and meant != ["*"]:
             verdict.picked(who, meant[0], one.image_id)
 
 
