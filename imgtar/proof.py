@@ -5,9 +5,9 @@ from __future__ import annotations
 from imgtar.blob.measure import Measure
 from imgtar.errors import Refused
 from imgtar.graph.plan import Write
-from imgtar.text import printable
+from imgtar.text import printable, shown
 
-__all__ = ["prove"]
+__all__ = ["posing", "prove"]
 
 
 def prove(write: Write, measured: Measure, where: str) -> None:
@@ -25,12 +25,25 @@ def prove(write: Write, measured: Measure, where: str) -> None:
         hint = "the content is damaged or was changed: make the archive again, or copy it again from its source"
         details = {"expected": str(write.digest), "actual": str(measured.digest)}
         raise Refused("E_DIGEST", message, where=place, hint=hint, details=details)
+    if write.inert and measured.archive:
+        raise posing(write, place)
     if write.diff_id is None:
         return
     if measured.fault is not None:
         raise Refused(measured.fault.code, measured.fault.message, where=place, hint=measured.fault.hint)
     if measured.diff_id != write.diff_id:
         raise _diff_id_mismatch(write, measured.diff_id, where)
+
+
+def posing(write: Write, where: str) -> Refused:
+    """The refusal of an archive that is called something else below the config of an image: engines would run it."""
+    return Refused(
+        "E_TYPE",
+        f"is called {shown(write.media_type)}, but it is an archive, and the config is that of an image: "
+        "some engines would run it",
+        where=where,
+        hint="make the archive again from its source, and do not trust this one",
+    )
 
 
 def _diff_id_mismatch(write: Write, actual: object, place: str) -> Refused:

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
+from imgtar.blob.compression import Compression, sniff
 from imgtar.blob.decompress import decompressing
 from imgtar.blob.lanes import ReadAhead, WriteBehind
 from imgtar.blob.stream import BUFFER_SIZE, Peeked, Readable
+from imgtar.blob.tar_header import BLOCK, parse_header
 from imgtar.errors import LocalTrouble, Refused
 from imgtar.frozen import frozen
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["Measure", "Window", "buffer", "measure"]
+__all__ = ["Measure", "Window", "buffer", "is_archive", "measure"]
 
 _buffers = threading.local()
 _LANE_DEPTH = 4
@@ -40,6 +41,7 @@ class Measure:
 
     ``fault`` is set instead of ``diff_id`` when the content looks compressed but cannot be decompressed to its end:
     that matters only to those who need the diff ID. ``plain_size`` counts the bytes that ``diff_id`` is the digest of.
+    ``archive`` tells whether an engine could unpack it as a layer, by its first bytes.
     """
 
     digest: Digest
@@ -48,6 +50,7 @@ class Measure:
     diff_id: Digest | None
     fault: Refused | None = None
     plain_size: int | None = None
+    archive: bool = False
 
 
 class Window:
@@ -206,8 +209,9 @@ def measure(
     blob while other cores have nothing to do. The result is the same.
     """
     hasher = Digest(algorithm, "").hasher()
-    head = Peeked(content, SNIFF_BYTES)
+    head = Peeked(content, BLOCK)
     compression = sniff(head.head)
+    archive = is_archive(head.head)
     plain = compression is Compression.NONE
     # Diff IDs are sha256 whatever algorithm names the blob: plain content under another name is hashed twice.
     plain_hasher = Digest("sha256", "").hasher() if plain and algorithm != "sha256" else None
@@ -234,7 +238,21 @@ def measure(
     if plain:
         diff_id = Digest.from_hex(plain_hasher.hexdigest()) if plain_hasher is not None else digest
         plain_size = flow.size
-    return Measure(digest, flow.size, compression, diff_id, fault, plain_size)
+    return Measure(digest, flow.size, compression, diff_id, fault, plain_size, archive)
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether an engine could unpack what begins with ``head``, its first block, as a layer.
+
+    That is what is compressed, a tar, or an empty one: no bytes at all, or the zeros of its end.
+    """
+    if sniff(head) is not Compression.NONE or not head.strip(b"\0"):
+        return True
+    try:
+        parse_header(head.ljust(BLOCK, b"\0"), 0)
+    except Refused as error:
+        return error.code != "E_HEADER"
+    return True
 
 
 def _both(one: _Update, other: _Update) -> _Update:

@@ -8,6 +8,7 @@ from imgtar.errors import Refused
 from imgtar.frozen import replace
 from imgtar.graph.catalog import Catalog, Draft, Root, Slot
 from imgtar.graph.chains import complete_chains
+from imgtar.graph.choice import one_image_for_each_platform
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.library import Library
 from imgtar.graph.plan import Missing
@@ -139,6 +140,7 @@ def grow_candidates(
                 root = replace(root, descriptor=descriptor, draft=draft)
             try:
                 node = walkers[position].grow(descriptor)
+                one_image_for_each_platform(node)
             except Refused as error:
                 if catalog.form != "store":
                     raise

@@ -104,6 +104,23 @@ class Library:
             descriptor, "config", lambda raw, what: documents.parse_config(raw, what, self._limits), self._limits.config
         )
 
+    def unnamed_config(self, descriptor: Descriptor) -> ImageConfig | None:
+        """The image config behind a descriptor of another media type; ``None`` when it is none, or not here.
+
+        Raises ``E_LIMIT`` for a document too large to tell.
+        """
+        if not descriptor.digest.supported:
+            return None
+        try:
+            raw = self.raw(descriptor, cap=self._limits.config)
+        except Refused as error:
+            if error.code == "E_JSON":
+                return None  # It passed by, and is no JSON.
+            raise
+        if raw is None or not documents.image_like(raw, self._limits):
+            return None
+        return documents.parse_config(raw, f"config {descriptor.digest}", self._limits)
+
     def _parse(
         self, descriptor: Descriptor, kind: str, parse: Callable[[bytes, str], _T], cap: int | None = None
     ) -> _T | None:

@@ -111,7 +111,7 @@ class _Kind:
         if self.image_id == other.image_id:
             return True
         first, second = self.platform, other.platform
-        return first is not None and second is not None and first.normalized() != second.normalized()
+        return first is not None and second is not None and first.machine != second.machine
 
 
 _MEANINGFUL = (mediatype.DOCKER_REFERENCE_TYPE, mediatype.DOCKER_REFERENCE_DIGEST, mediatype.CONTAINERD_SUBJECT)
@@ -132,4 +132,6 @@ def bare_descriptor(node: Node) -> Descriptor:
         return replace(own, data=None, annotations=kept, artifact_type=kind)
     config = node.config.platform if node.config is not None else None
     platform = config if config is not None and config.architecture else own.platform
+    if platform is not None and platform.is_unknown:
+        platform = None  # That would mark it as an attestation.
     return Descriptor(own.media_type, own.digest, own.size, platform)

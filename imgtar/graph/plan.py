@@ -62,7 +62,8 @@ class Write:
 
     ``diff_id`` is what the config claims for a layer: the bytes must decompress to it. ``kept`` holds the content of a
     document that is in memory already. ``made_from`` is set for a plain layer that nobody carries, but whose content is
-    there in a compressed one: in ``catalog``, or held by the receiver when there is no catalog.
+    there in a compressed one: in ``catalog``, or held by the receiver when there is no catalog. ``inert`` promises that
+    it is no archive (see :class:`imgtar.graph.walk.Part`).
     """
 
     digest: Digest
@@ -74,6 +75,7 @@ class Write:
     catalog: Catalog | None = field(default=None, repr=False, compare=False)
     media_type: str = ""
     made_from: Descriptor | None = None
+    inert: bool = False
 
     @property
     def source(self) -> Digest:

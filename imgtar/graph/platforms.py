@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from imgtar.errors import NotFound, Refused
 from imgtar.graph.select import Candidate, Policy, subject_of
-from imgtar.graph.walk import Node, is_attestation, platform_of
+from imgtar.graph.walk import Node, platform_of
 from imgtar.model import mediatype
 from imgtar.model.digest import Digest
 from imgtar.text import printable
@@ -29,9 +29,7 @@ def for_platforms(candidates: Sequence[Candidate], policy: Policy) -> list[Candi
         return [
             node
             for node in (one.node, *one.node.children)
-            if node.index is None
-            and not is_attestation(node.descriptor, node.manifest)
-            and (node.is_image or node.absent)
+            if node.index is None and not node.is_attestation and (node.is_image or node.absent)
         ]
 
     kept = []

@@ -258,8 +258,12 @@ class _Resolution:
             raise Refused("E_DIGEST", message, where=str(digest), hint="imgtar verifies sha256 and sha512")
         self._claim(part, title)
         if digest in self.writes:
+            if part.inert:
+                self.writes[digest] = replace(self.writes[digest], inert=True)
             return True
         if digest in self.reused:
+            if part.inert:
+                self.relied_on[digest] = replace(self.relied_on[digest], inert=True)
             return False
         holding = self.held.holding(digest)
         if holding is not None and holding.sound:
@@ -267,11 +271,19 @@ class _Resolution:
                 message = f"a descriptor says {descriptor.size} bytes for {title}, the receiver holds {holding.size}"
                 raise Refused("E_SIZE", message, where=str(digest))
             self.reused[digest] = descriptor.size
-            self.relied_on[digest] = Write(digest, descriptor.size, part.kind, title, part.diff_id)
+            self.relied_on[digest] = Write(
+                digest,
+                descriptor.size,
+                part.kind,
+                title,
+                part.diff_id,
+                media_type=descriptor.media_type,
+                inert=part.inert,
+            )
             return False
         write = self._write(part, title, candidate.position)
         if write is not None:
-            self.writes[digest] = write
+            self.writes[digest] = replace(write, inert=part.inert)
             return True
         if part.kind == "blob" and part.owner.opaque:
             message = f"{title} of an unknown kind is not in the archive"

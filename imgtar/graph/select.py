@@ -74,7 +74,7 @@ def identities(candidate: Candidate) -> set[Digest]:
     """Every digest by which people may ask for it: its own, and the image ID of a single image."""
     found = {candidate.node.descriptor.digest}
     manifest = candidate.node.manifest
-    if manifest is not None and manifest.is_image:
+    if manifest is not None and candidate.node.is_image:
         found.add(manifest.config.digest)
     return found
 

@@ -10,7 +10,7 @@ from imgtar.graph.gaps import Gaps, needed_by
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.platforms import attested_by
 from imgtar.graph.select import Candidate, Policy
-from imgtar.graph.walk import Node, is_attestation, nodes_of, platform_of
+from imgtar.graph.walk import Node, nodes_of, platform_of
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.text import printable
@@ -46,7 +46,7 @@ class Shipping:
         wanted = self._policy.platforms
         for child in node.children:
             platform = platform_of(child)
-            if is_attestation(child.descriptor, child.manifest):
+            if child.is_attestation:
                 continue
             if wanted and not (platform is not None and any(platform.matches(one) for one in wanted)):
                 if child.index is None:
@@ -58,7 +58,7 @@ class Shipping:
             else:
                 kept_digests.add(child.descriptor.digest)
         for child in node.children:
-            if is_attestation(child.descriptor, child.manifest):
+            if child.is_attestation:
                 subject = attested_by(child)
                 orphan = subject is not None and subject not in kept_digests
                 lost = child.absent and self._gaps.promised(child.descriptor.digest) is None

@@ -8,7 +8,7 @@ from typing import Any
 
 from imgtar.graph.catalog import Catalog, DeclaredParent, Root
 from imgtar.graph.thin import ThinImage, ThinRecord
-from imgtar.graph.walk import Node, Walker, is_attestation, platform_of
+from imgtar.graph.walk import Node, Walker, platform_of
 from imgtar.model import mediatype
 from imgtar.model.chain import chain_ids
 from imgtar.model.descriptor import Descriptor
@@ -86,7 +86,7 @@ def _index_view(
         seen.add(id(child))
         if child.index is not None:
             manifests.append(_index_view(child, names, parent, present, seen))
-        elif child.absent and not is_attestation(child.descriptor):
+        elif child.absent and not child.is_attestation:
             absent.append(_absent_view(child.descriptor))
         elif child.is_image:
             view = _image_view(child, names, parent, present)

@@ -25,7 +25,9 @@ class Node:
     """A descriptor with what stands behind it.
 
     ``index`` or ``manifest`` is set when the document is here; ``config`` when it is an image whose config is here.
-    ``absent`` means that the document itself is not here; ``fault`` that it contradicts itself, and why.
+    ``absent`` means that the document itself is not here; ``fault`` that it contradicts itself, and why. ``lookalike``
+    means an artifact with the config of an image: engines that do not look at media types would run it, if its layers
+    were archives.
     """
 
     descriptor: Descriptor
@@ -36,13 +38,17 @@ class Node:
     absent: bool = False
     opaque: bool = False
     fault: Refused | None = None
+    lookalike: bool = False
 
     @property
     def is_image(self) -> bool:
-        """Whether this is one runnable image: not an index, an artifact or an attestation."""
-        return (
-            self.manifest is not None and self.manifest.is_image and not is_attestation(self.descriptor, self.manifest)
-        )
+        """Whether this is one image that can run, whatever is written on it: not an index, not an artifact."""
+        return self.manifest is not None and (self.manifest.is_image or self.config is not None)
+
+    @property
+    def is_attestation(self) -> bool:
+        """Whether this is about an image: marked so, and nothing that could run; of an absent one the marks are known."""
+        return self.index is None and not self.is_image and is_marked(self.descriptor, self.manifest)
 
     @property
     def diff_ids(self) -> tuple[Digest, ...] | None:
@@ -62,19 +68,27 @@ class Part:
     diff_id: Digest | None = None
     position: int = 0
     foreign: bool = field(default=False)
+    inert: bool = field(default=False)
+    """A layer of another kind below the config of an image: it must not be an archive, or the manifest could run."""
 
 
-def is_attestation(descriptor: Descriptor, manifest: Manifest | None = None) -> bool:
-    """Whether this is a BuildKit attestation manifest (moby/buildkit docs/attestations/attestation-storage.md)."""
-    if descriptor.annotations.get(mediatype.DOCKER_REFERENCE_TYPE):
+def is_called_attestation(descriptor: Descriptor, manifest: Manifest | None = None) -> bool:
+    """Whether it is called an attestation in so many words (moby/buildkit docs/attestations/attestation-storage.md)."""
+    types = (descriptor.artifact_type, manifest.artifact_type if manifest is not None else "")
+    return bool(descriptor.annotations.get(mediatype.DOCKER_REFERENCE_TYPE)) or (
+        mediatype.ATTESTATION_ARTIFACT_TYPE in types
+    )
+
+
+def is_marked(descriptor: Descriptor, manifest: Manifest | None = None) -> bool:
+    """Whether something says that this is an attestation: a name for it, an unknown platform, in-toto layers."""
+    if is_called_attestation(descriptor, manifest):
         return True
     if descriptor.platform is not None and descriptor.platform.is_unknown:
         return True
-    if manifest is None:
+    if manifest is None or not manifest.layers:
         return False
-    if manifest.artifact_type == mediatype.ATTESTATION_ARTIFACT_TYPE:
-        return True
-    return bool(manifest.layers) and all(mediatype.is_attestation_layer(layer.media_type) for layer in manifest.layers)
+    return all(mediatype.is_attestation_layer(layer.media_type) for layer in manifest.layers)
 
 
 class Walker:
@@ -91,8 +105,9 @@ class Walker:
     def grow(self, descriptor: Descriptor, depth: int = 0) -> Node:
         """Return the node of ``descriptor`` and all below it.
 
-        Raises :class:`Refused`: ``E_LIMIT`` (too deep or too wide), ``E_TYPE`` (a digest in two roles), ``E_SIZE`` (a
-        digest with two sizes), ``E_DIFFID`` (layer count differs from the config's), or what a document objects to.
+        Raises :class:`Refused`: ``E_LIMIT`` (too deep or too wide), ``E_TYPE`` (a digest in two roles, an image that is
+        called an attestation), ``E_SIZE`` (a digest with two sizes), ``E_DIFFID`` (layer count differs from the
+        config's), or what a document objects to.
         """
         if depth > self._limits.index_depth:
             message = f"indexes are nested deeper than {self._limits.index_depth} levels"
@@ -123,14 +138,32 @@ class Walker:
         self._note(manifest.config, "config")
         for layer in manifest.layers:
             self._note(layer, "layer")
-        node = Node(descriptor, manifest=manifest)
-        if not node.is_image:
-            return node
-        config = self._library.config(manifest.config)
-        if config is not None and len(config.diff_ids) != len(manifest.layers):
-            message = f"the manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)} diff IDs"
-            raise Refused("E_DIFFID", message, where=str(descriptor.digest))
-        return Node(descriptor, manifest=manifest, config=config)
+        node = self._as_image(descriptor, manifest)
+        if node.is_image and is_called_attestation(descriptor, manifest):
+            message = (
+                "is called an attestation, but it is an image that runs: some engines would load it and others not"
+            )
+            raise Refused("E_TYPE", message, where=str(descriptor.digest), hint=_AGAIN)
+        return node
+
+    def _as_image(self, descriptor: Descriptor, manifest: Manifest) -> Node:
+        """The node of a manifest with its config when that makes an image of it.
+
+        containerd looks at no media type here, podman at that of the config only (found by trying both): so an image is
+        what has the config of one, and layers that are archives.
+        """
+        if manifest.is_image:
+            config = self._library.config(manifest.config)
+            if config is not None and len(config.diff_ids) != len(manifest.layers):
+                message = f"the manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)} diff IDs"
+                raise Refused("E_DIFFID", message, where=str(descriptor.digest))
+            return Node(descriptor, manifest=manifest, config=config)
+        config = self._library.unnamed_config(manifest.config) if manifest.layers else None
+        if config is None or len(config.diff_ids) != len(manifest.layers):
+            return Node(descriptor, manifest=manifest)
+        if all(mediatype.is_layer(layer.media_type) for layer in manifest.layers):
+            return Node(descriptor, manifest=manifest, config=config)
+        return Node(descriptor, manifest=manifest, lookalike=True)
 
     def _note(self, descriptor: Descriptor, role: str) -> None:
         self._visited += 1
@@ -151,16 +184,19 @@ class Walker:
 
 def _platform_key(descriptor: Descriptor) -> str:
     # The same manifest may stand under two platforms; what a node is depends on the attestation marks of its descriptor.
-    return f"{descriptor.platform}|{is_attestation(descriptor)}"
+    return f"{descriptor.platform}|{is_called_attestation(descriptor)}"
+
+
+_AGAIN = "make the archive again from its source, and do not trust this one"
 
 
 def platform_of(node: Node) -> Platform | None:
     """The platform of an image: what its descriptor says, else its config (Docker leaves it out of ``index.json``).
 
-    A descriptor that names only half of it counts when there is no config to ask.
+    A descriptor that names only half of it, or calls it unknown, counts when there is no config to ask.
     """
     said = node.descriptor.platform
-    if said is not None and said.architecture and said.os:
+    if said is not None and said.architecture and said.os and not (said.is_unknown and node.config is not None):
         return said
     if node.config is not None and (node.config.platform.os or node.config.platform.architecture):
         return node.config.platform
@@ -218,7 +254,8 @@ def _own_parts(node: Node) -> Iterable[Part]:
         diff_ids: Sequence[Digest | None] = node.diff_ids or [None] * len(node.manifest.layers)
         for position, (layer, diff_id) in enumerate(zip(node.manifest.layers, diff_ids, strict=True), 1):
             foreign = mediatype.is_foreign_layer(layer.media_type)
-            parts.append(Part(layer, "layer", node, diff_id, position, foreign))
+            inert = node.lookalike and not mediatype.is_layer(layer.media_type)
+            parts.append(Part(layer, "layer", node, diff_id, position, foreign, inert))
         parts.append(Part(node.manifest.config, "config", node))
     kind: BlobKind = "index" if node.index is not None else "blob" if node.opaque else "manifest"
     if node.absent and mediatype.is_index(node.descriptor.media_type):

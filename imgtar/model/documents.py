@@ -31,6 +31,7 @@ __all__ = [
     "Manifest",
     "digest_in_path",
     "encode_manifest",
+    "image_like",
     "parse_config",
     "parse_docker_manifest",
     "parse_index",
@@ -56,7 +57,7 @@ class Manifest:
 
     @property
     def is_image(self) -> bool:
-        """Whether this describes a file system to run, not an artifact or an attestation."""
+        """Whether this calls itself a file system to run: by the types of its config and of all its layers."""
         if not mediatype.is_image_config(self.config.media_type):
             return False
         return all(mediatype.is_layer(layer.media_type) for layer in self.layers)
@@ -195,6 +196,38 @@ def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> Imag
         tuple(_history_entry(entry) for entry in found.get("history") or ()),
         (runtime.get("Labels") or {}) if runtime is not None else {},
     )
+
+
+def image_like(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> bool:
+    """Whether Go programs could read ``raw`` as the config of an image with layers, whatever its media type says.
+
+    containerd never looks at the media type of a config. As lenient as the most lenient reader: what :func:`parse_config`
+    would refuse may be a config for others.
+    """
+    if raw.lstrip()[:1] != b"{":
+        return False
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > limits.json_values:
+        return True  # More than is read here; so nobody can say that it is none.
+    try:
+        top = _lenient.decode(raw.decode("utf-8", "replace"))
+    except ValueError:
+        return False
+    except RecursionError:
+        return True
+    return any(_below(rootfs, "diff_ids", list) for rootfs in _below(top, "rootfs", _Pairs))
+
+
+class _Pairs(tuple[tuple[str, Any], ...]):
+    """An object as it stands: of two equal keys both."""
+
+
+# Numbers are of no interest, and of any length.
+_lenient = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=len, parse_float=len)
+
+
+def _below(pairs: _Pairs, name: str, kind: type[Any]) -> list[Any]:
+    """What is not empty and stands under a property that Go would take for ``name``."""
+    return [item for key, item in pairs if item and isinstance(item, kind) and fold(key) == name]
 
 
 def _history_entry(found: Mapping[str, Any]) -> HistoryEntry:

@@ -74,6 +74,16 @@ class Platform:
             variant = _VARIANT.get(architecture, {}).get(variant, variant)
         return replace(self, os=_OS.get(os, os), architecture=architecture, variant=variant)
 
+    @property
+    def machine(self) -> tuple[str, str, str, str, tuple[str, ...]]:
+        """What tells this platform from others for an engine that looks for its own: two spellings of one are equal.
+
+        Only Windows images are chosen by the version of the operating system too (containerd platforms, compare.go).
+        """
+        one = self.normalized()
+        version = one.os_version if one.os == "windows" else ""
+        return one.os, one.architecture, one.variant, version, tuple(sorted(one.os_features))
+
     def matches(self, wanted: Platform) -> bool:
         """Whether this platform is the ``wanted`` one: same os, architecture and variant once both are normalised.
 

@@ -184,11 +184,12 @@ def _describe(digest: Digest, fetch: Fetch) -> bytes | None:
         return None
     layers = [_pointer(layer) for layer in listed]
     plain = f"manifest {digest}".encode("ascii")
-    if not mediatype.is_image_config(config[0]) or not all(one and mediatype.is_layer(one[0]) for one in layers):
+    if not all(one and mediatype.is_layer(one[0]) for one in layers):
         return plain
     parsed = _object(fetch(config[1]) if config[1].supported else None, "config")
     if parsed is None:
-        return None
+        # Of an artifact, what it is is known without its config.
+        return None if mediatype.is_image_config(config[0]) else plain
     rootfs = parsed.get("rootfs")
     claimed = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     claims = _digests(one.encode("ascii", "replace") for one in claimed or () if isinstance(one, str))

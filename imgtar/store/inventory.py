@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from imgtar.blob.compression import SNIFF_BYTES, sniff
 from imgtar.blob.files import is_damage, opened, read_window
-from imgtar.blob.measure import Measure, measure
+from imgtar.blob.measure import Measure, is_archive, measure
+from imgtar.blob.tar_header import BLOCK
 from imgtar.errors import ImgtarError, Refused
 from imgtar.graph.inventory import Holding, Tagged
 from imgtar.graph.library import Library
@@ -157,14 +158,21 @@ class StoreInventory:
         if self._learn():
             yield from self._images.layers_of(diff_id)
 
+    def is_archive(self, digest: Digest) -> bool:
+        """Whether engines could unpack a held blob as a layer."""
+        return is_archive(self._head(digest, BLOCK))
+
+    def _head(self, digest: Digest, size: int) -> bytes:
+        path, status = self.layout.blob_path(digest), self.status(digest)
+        head = bytearray(min(size, status.st_size if status is not None else 0))
+        with opened(path, len(head), path) as content:
+            count = content.readinto(memoryview(head))
+        return bytes(head[:count])
+
     def _layer_type(self, digest: Digest) -> str:
         """The media type by the first bytes of a stored layer, whatever the image called it that brought it."""
-        path = self.layout.blob_path(digest)
-        head = bytearray(SNIFF_BYTES)
-        with opened(path, SNIFF_BYTES, path) as content:
-            count = content.readinto(memoryview(head))
         try:
-            return mediatype.layer_media_type(sniff(bytes(head[:count])))
+            return mediatype.layer_media_type(sniff(self._head(digest, SNIFF_BYTES)))
         except ValueError:
             return mediatype.DOCKER_LAYER  # bzip2, xz: it promises nothing, so every reader looks at the bytes.
 
@@ -220,7 +228,7 @@ class StoreInventory:
             return None
         image_id = None
         if mediatype.is_manifest(entry.descriptor.media_type):
-            manifest = self.library.manifest(entry.descriptor)
-            if manifest is not None and manifest.is_image:
-                image_id = manifest.config.digest
+            node = Walker(self.library, STORE_LIMITS).grow(entry.descriptor)
+            if node.is_image and node.manifest is not None:
+                image_id = node.manifest.config.digest
         return Tagged(entry.digest, image_id)

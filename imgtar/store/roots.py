@@ -26,6 +26,7 @@ from typing import Any
 
 from imgtar.errors import ImgtarError, Refused
 from imgtar.frozen import frozen
+from imgtar.graph.choice import one_image_for_each_platform
 from imgtar.graph.library import Library
 from imgtar.graph.views import rfc3339
 from imgtar.graph.walk import Node, Walker, images_of, nodes_of, platform_of
@@ -155,6 +156,7 @@ class RootCache:
 
         # Each root by itself: what another one says of the same digest is for verify to compare.
         node = Walker(Library([fetch], STORE_LIMITS), STORE_LIMITS).grow(entry.descriptor)
+        one_image_for_each_platform(node)
         for digest in _identities(node):
             # By these, too, people may ask for it, though nothing had to be read to know them.
             if digest not in asked:
@@ -220,7 +222,8 @@ class RootCache:
 
 
 def _key(bare: str) -> bytes:
-    return sha256(bare.encode("utf-8", "replace")).hexdigest()[:_KEY].encode()
+    # "2": what imgtar 0.1 noted knew other images.
+    return sha256(f"2{bare}".encode("utf-8", "replace")).hexdigest()[:_KEY].encode()
 
 
 def _images(node: Node) -> Iterable[ShownImage]:
@@ -242,7 +245,7 @@ def _identities(root: Node) -> Iterable[Digest]:
     """Every digest that may be an ID of ``root`` or of something in it (see select.identities)."""
     for node in nodes_of(root):
         yield node.descriptor.digest
-        if node.manifest is not None and node.manifest.is_image:
+        if node.manifest is not None and node.is_image:
             yield node.manifest.config.digest
 
 

@@ -22,7 +22,7 @@ from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
 from imgtar.ports import Blob, Receipt, Staged
-from imgtar.proof import prove
+from imgtar.proof import posing, prove
 from imgtar.store.entry import Entry
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import Layout
@@ -134,6 +134,9 @@ class StoreTransaction:
 
     def receive(self, plan: Plan, fetch: Callable[[Write], Blob], report: Report, jobs: int) -> None:
         """See :class:`imgtar.ports.Transaction`. Checks the space first; the largest blobs start first."""
+        for write in plan.relied_on:
+            if write.inert and self._inventory.is_archive(write.digest):
+                raise posing(write, write.title)
         to_read = [write for write in plan.writes if write.kept is None]
         blobs = {write.digest: self._origin(write, fetch) for write in to_read}
         self._check_space([(w, blobs[w.digest]) for w in to_read if blobs[w.digest].staged is None])

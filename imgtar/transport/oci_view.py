@@ -9,6 +9,7 @@ from imgtar.frozen import record
 from imgtar.graph.catalog import Root
 from imgtar.graph.finding import Finding
 from imgtar.graph.names import names_of
+from imgtar.graph.walk import is_called_attestation
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
@@ -93,6 +94,9 @@ def read_layout(members: Members, limits: Limits = DEFAULT_LIMITS) -> tuple[list
         assert first is not None
         if first.media_type != descriptor.media_type:
             message = f"{descriptor.digest} is called {shown(first.media_type)} and {shown(descriptor.media_type)}"
+            raise Refused("E_TYPE", message, where=where)
+        if is_called_attestation(first) != is_called_attestation(descriptor):
+            message = f"{descriptor.digest} is called an attestation by one entry and an image by another"
             raise Refused("E_TYPE", message, where=where)
         if first.size != descriptor.size:
             message = f"one entry says {first.size} bytes for {descriptor.digest}, another {descriptor.size}"

@@ -16,12 +16,12 @@ from imgtar.blob.tar_writer import TarWriter
 from imgtar.errors import LocalTrouble, NotFound, UsageError, local_trouble
 from imgtar.events import Event, Report
 from imgtar.frozen import frozen, replace
+from imgtar.graph.choice import preferred
 from imgtar.graph.plan import Plan, PlannedRoot, Write
 from imgtar.graph.thin import FILE_NAME
-from imgtar.graph.walk import Node, images_of, platform_of
+from imgtar.graph.walk import Node, images_of
 from imgtar.model import mediatype
 from imgtar.model.digest import Digest
-from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference
 from imgtar.ports import Blob
 from imgtar.text import shown
@@ -42,7 +42,6 @@ Form = Literal["hybrid", "docker", "oci", "oci-dir"]
 Fetch = Callable[[Write], Blob]
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_PREFERRED = Platform("linux", "amd64")
 
 
 @frozen
@@ -79,16 +78,13 @@ def _index(roots: Sequence[PlannedRoot], form: Form) -> bytes:
 
 
 def docker_images(plan: Plan) -> list[tuple[PlannedRoot, Node]]:
-    """The image of each root that ``manifest.json`` can show: of an index linux/amd64, else its first (formats: W16)."""
+    """The image of each root that ``manifest.json`` can show: of an index what engines take on linux/amd64, else its first."""
     coming = {image.digest for image in plan.images}
     result = []
     for root in plan.roots:
         images = [node for node in images_of(root.node) if node.descriptor.digest in coming and node.config is not None]
         if images:
-            preferred = [
-                node for node in images if (platform := platform_of(node)) is not None and platform.matches(_PREFERRED)
-            ]
-            result.append((root, (preferred or images)[0]))
+            result.append((root, preferred(images)))
     return result
 
 
