@@ -205,7 +205,7 @@ def ask_skopeo(skopeo: Skopeo, archive: Path, data: bytes, images: Images, saved
         name = "" if reference in ("", "@0") else reference
         if transport == "oci-archive" and name and not set(name) & set("/:@"):
             # A tag alone means the one image that has this tag, if only one has it.
-            fit = [one for one in images if one.rpartition(":")[2] == name or one == full(name)]
+            fit = [one for one in images if one.rpartition(":")[2] == name]
             name = fit[0] if len(fit) == 1 else ""
         elif transport == "oci-archive" and full(name) not in images:
             name = ""  # Not a name but what the reference in the layout is called; the name is in the other annotation.

@@ -10,6 +10,7 @@ The engines: docker (its classic store), docker of the next Debian (the containe
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ class Bench:
     skopeo: engines.Skopeo
     folder: Path
     pool: ThreadPoolExecutor
+    kept: Path
+    """Where an archive that shows a fault is kept."""
 
     def __call__(self, data: bytes, campaign: Campaign, what: str, forms: tuple[str, ...]) -> Verdict:
         home = self.folder / "home"
@@ -48,15 +51,13 @@ class Bench:
         for one, number in verdict.counts.items():
             campaign.count(one, number)
         if verdict.faults:
-            kept = Path("/tmp/imgtar-differential.tar")
-            kept.write_bytes(data)
-            faults = "\n".join(verdict.faults)
-            raise AssertionError(f"{what}, seed {campaign.seed}, kept as {kept}:\n{faults}")
+            (kept := self.kept / f"{len(os.listdir(self.kept))}.tar").write_bytes(data)
+            pytest.fail(f"{what}, seed {campaign.seed}, kept as {kept}:\n" + "\n".join(verdict.faults), pytrace=False)
         return verdict
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(trixie())
         every: list[engines.Engine] = [
@@ -69,7 +70,8 @@ def bench() -> Iterator[Bench]:
             every.append(stack.enter_context(engines.newer_podman(root)))
         skopeo = stack.enter_context(engines.skopeo())
         folder = stack.enter_context(memory())
-        yield Bench(every, skopeo, folder, stack.enter_context(ThreadPoolExecutor(len(every) + 1)))
+        pool = stack.enter_context(ThreadPoolExecutor(len(every) + 1))
+        yield Bench(every, skopeo, folder, pool, tmp_path_factory.mktemp("kept"))
 
 
 @pytest.mark.parametrize("form", documents.FORMS)

@@ -14,7 +14,7 @@ from tests.interop.conftest import need, need_root, unavailable
 __all__ = ["trixie"]
 
 SUITE = "trixie"
-PACKAGES = "docker.io,containerd,runc,ca-certificates"
+PACKAGES = "base-files,docker.io,containerd,runc,ca-certificates"
 SECONDS = 600
 
 
