@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from imgtar.blob.measure import Measure
+from imgtar.blob.compression import Compression, sniff
+from imgtar.blob.measure import Measure, is_archive
 from imgtar.errors import Refused
 from imgtar.graph.plan import Write
 from imgtar.text import printable, shown
 
-__all__ = ["posing", "prove"]
+__all__ = ["posing", "prove", "prove_head"]
 
 
 def prove(write: Write, measured: Measure, where: str) -> None:
@@ -33,6 +34,18 @@ def prove(write: Write, measured: Measure, where: str) -> None:
         raise Refused(measured.fault.code, measured.fault.message, where=place, hint=measured.fault.hint)
     if measured.diff_id != write.diff_id:
         raise _diff_id_mismatch(write, measured.diff_id, where)
+
+
+def prove_head(write: Write, head: bytes, where: str) -> None:
+    """Raise :class:`Refused` when the first block of a layer shows already that :func:`prove` will."""
+    if write.inert and is_archive(head):
+        raise posing(write, f"{where}: {write.title}")
+    if (
+        write.diff_id not in (None, write.digest)
+        and write.digest.algorithm == "sha256"
+        and sniff(head) is Compression.NONE
+    ):
+        raise _diff_id_mismatch(write, write.digest, where)
 
 
 def posing(write: Write, where: str) -> Refused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from imgtar.errors import Conflict, Refused
 from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import smaller_parent
+from imgtar.graph.finding import Finding
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.plan import PlannedRoot, TagMove
 from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy
@@ -71,6 +72,20 @@ class Names:
                     )
             if all(other.root != digest for other, _ in others):
                 others.append((move, kind))
+
+    def several(self) -> list[Finding]:
+        """Names that stand for several platforms without an index: each engine takes what it comes upon."""
+        return [
+            Finding(
+                "E_NAME",
+                "info",
+                name,
+                f"the name stands for {len(images)} platforms without an index: containerd takes the last of them, "
+                "skopeo the first; what imgtar saves has an index",
+            )
+            for name, group in self._names.items()
+            if len(images := {kind.image_id for _, kind in group if kind.image_id is not None}) > 1
+        ]
 
     def moves(self, *, checked: bool) -> list[TagMove]:
         """Every name and what it will stand for. Raises :class:`Conflict` for tags that may not move, if ``checked``."""

@@ -16,6 +16,7 @@ from imgtar.graph.naming import Names
 from imgtar.graph.parents import Named, check_parents, heirs, links_of
 from imgtar.graph.plan import LeftBehind, Missing, Plan, PlannedImage, Write
 from imgtar.graph.platforms import for_platforms
+from imgtar.graph.remarks import image_remarks, part_remarks, root_remarks
 from imgtar.graph.select import (
     Candidate,
     Policy,
@@ -28,7 +29,7 @@ from imgtar.graph.select import (
 )
 from imgtar.graph.shipping import Shipping
 from imgtar.graph.thin import ThinImage
-from imgtar.graph.walk import Node, Part, images_of, nodes_of, parts_of, platform_of
+from imgtar.graph.walk import Part, images_of, nodes_of, parts_of, platform_of
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
@@ -175,9 +176,12 @@ class _Resolution:
             parts = self._promised_parts(candidate, said)
         else:
             parts = list(parts_of(node, lambda child: id(child) not in left_out))
+        self.findings += root_remarks(node, root)
         fresh = False
         for part in parts:
             fresh |= self._part(part, candidate)
+            if self.catalogs[candidate.position].form != "store":  # That is no archive which an engine would read.
+                self.findings += part_remarks(part, _title(part, root), self._is_blob)
         self._subject(candidate)
         present = not fresh and self.held.has_root(node.descriptor.digest)
         state: Literal["present", "new"] = "present" if present else "new"
@@ -197,7 +201,7 @@ class _Resolution:
                 )
             )
             self.owners.setdefault(digest, []).append(self.count)
-            self.findings += _oddities(image, printable(root.title))
+            self.findings += image_remarks(image, printable(root.title))
         self.names.add(candidate, self.catalogs[candidate.position].label, tuple(parts), said)
         self.count += 1
 
@@ -294,6 +298,9 @@ class _Resolution:
         self.gaps.part(part, candidate, self.count, damaged=damaged)
         return False
 
+    def _is_blob(self, digest: Digest) -> bool:
+        return any(digest in catalog.offers for catalog in self.catalogs) or self.held.holding(digest) is not None
+
     def _claim(self, part: Part, title: str) -> None:
         """Remember which diff ID a config claims for a layer; two claims for one layer cannot both be true."""
         if part.diff_id is None:
@@ -366,6 +373,7 @@ class _Resolution:
         """Check parents and names, and close the plan."""
         self._proofs()
         self._parents()
+        self.findings += self.names.several()
         missing = tuple(self.gaps.found)
         moves = self.names.moves(checked=not (self.policy.partial and missing))
         order = self._parents_first()
@@ -457,26 +465,6 @@ def _once(images: Iterable[PlannedImage]) -> tuple[PlannedImage, ...]:
         state = "present" if known is not None and known.state == "present" else image.state
         merged[image.digest] = replace(known or image, names=names, state=state)
     return tuple(merged.values())
-
-
-def _oddities(node: Node, title: str) -> list[Finding]:
-    """What a document says of an image that its config contradicts, though it does not change what is loaded."""
-    if node.config is None or node.manifest is None:
-        return []
-    found = []
-    said, own = node.descriptor.platform, node.config.platform
-    if said is not None and said.architecture and own.architecture:
-        one, other = said.normalized(), own.normalized()
-        if (one.os, one.architecture) != (other.os, other.architecture):
-            message = f"{title}: the index says {printable(str(said))}, the config says {printable(str(own))}"
-            found.append(Finding("E_TYPE", "warning", str(node.descriptor.digest), message))
-    steps = sum(1 for entry in node.config.history if not entry.empty_layer)
-    if node.config.history and steps > len(node.manifest.layers):
-        message = (
-            f"{title}: the history counts {steps} layers, there are {len(node.manifest.layers)}; Docker refuses that"
-        )
-        found.append(Finding("E_TYPE", "warning", str(node.manifest.config.digest), message))
-    return found
 
 
 def _title(part: Part, root: Root) -> str:

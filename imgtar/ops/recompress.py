@@ -98,11 +98,15 @@ def recompress(
     fetch = blob_finder([catalog], [source])
     layers: dict[Digest, Write] = {}
     by_digest = {write.digest: write for write in plan.writes}
+    without_urls: dict[Digest, Descriptor] = {}
     for root in plan.roots:
         for node in images_of(root.node):
             for layer in node.manifest.layers if node.manifest is not None else ():
                 if layer.digest in by_digest:
                     layers[layer.digest] = by_digest[layer.digest]
+                    if layer.urls:
+                        # podman and skopeo would fetch it from there, though it is carried.
+                        without_urls[layer.digest] = replace(_as_oci(layer), urls=())
     report(
         Event(
             "start",
@@ -128,7 +132,7 @@ def recompress(
     each(work, sorted(layers.values(), key=lambda write: -write.size), jobs)
     report(Event("end"))
     library = Library([]).then(catalog.library)
-    rewriter = _Rewriter(library, changed)
+    rewriter = _Rewriter(library, {**without_urls, **changed})
     replaced = rewriter.replaced(plan)
     roots = []
     dropped = 0

@@ -17,10 +17,12 @@ from imgtar.events import Event, Report, silent
 from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory, Inventory
+from imgtar.graph.joining import join_platforms
 from imgtar.graph.lean import Fate, fates_of_full, lean
 from imgtar.graph.listing import Listing
 from imgtar.graph.plan import Plan
 from imgtar.graph.platforms import attested_by
+from imgtar.graph.remarks import LONGEST_REPOSITORY
 from imgtar.graph.resolve import resolve
 from imgtar.graph.select import Candidate, Policy, matches_identity
 from imgtar.graph.several import AllOf, AnyOf
@@ -34,9 +36,10 @@ from imgtar.ops.choose import choose
 from imgtar.ops.recompress import recompress
 from imgtar.ops.where import opened_listing, refuse_to_replace
 from imgtar.ports import Source, blob_finder
+from imgtar.store.entry import STORE_LIMITS
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.store import Store
-from imgtar.text import human_size, printable, shown
+from imgtar.text import human_size, plural, printable, shown
 from imgtar.transport.check import Check
 from imgtar.transport.target import whole_file
 from imgtar.transport.writer import (
@@ -184,6 +187,7 @@ def _save(
     if there is not None:
         policy = replace(policy, remake="first")
     plan = _whole(resolve([catalog], there or EmptyInventory(), policy), store)
+    _takeable(plan)
     if len(plan.roots) > DEFAULT_LIMITS.images:
         raise UsageError(
             f"{len(plan.roots)} images are more than any reader takes in one archive ({DEFAULT_LIMITS.images})",
@@ -256,6 +260,7 @@ def _chosen(store: Store, inventory: StoreInventory, names: Sequence[str], platf
     for one in chosen:
         if one.node.fault is not None:
             raise StoreTrouble(one.node.fault.message, where=one.node.fault.where, hint=_REPAIR)
+    chosen = join_platforms(chosen, catalog.library, STORE_LIMITS)
     if len(platforms) == 1:
         chosen = [each for one in chosen for each in _only(one, platforms[0])]
     return replace(catalog, roots=tuple(one.root for one in chosen))
@@ -325,6 +330,18 @@ def _whole(plan: Plan, store: Store) -> Plan:
     return plan
 
 
+def _takeable(plan: Plan) -> None:
+    """Raise :class:`UsageError` for a name that no engine takes: the archive would be good for imgtar alone."""
+    for root in plan.roots:
+        for reference in root.references:
+            if len(reference.repository) > LONGEST_REPOSITORY:
+                raise UsageError(
+                    f"{shown(reference.familiar)} has {len(reference.repository)} characters with its registry, engines "
+                    f"refuse more than {LONGEST_REPOSITORY}",
+                    hint="give it a shorter name: imgtar tag OLD NEW",
+                )
+
+
 def _remarks(plan: Plan, options: SaveOptions, report: Report) -> None:
     """Say which common engines will not read this, and which option helps (formats: W1, W8, W16)."""
 
@@ -348,6 +365,17 @@ def _remarks(plan: Plan, options: SaveOptions, report: Report) -> None:
         notice("Docker's classic image store cannot load a pure OCI layout: --format hybrid helps")
         if len(plan.roots) > 1:
             notice("podman load takes only one image from an OCI layout, skopeo wants a name: --format hybrid helps")
+    fetched = sum(
+        1
+        for root in plan.roots
+        for part in root.parts
+        if part.kind == "layer" and part.descriptor.urls and part.owner.is_image
+    )
+    if fetched and options.form != "docker":
+        notice(
+            f"{plural(fetched, 'layer')} keep their URLs, because the manifest stays to the byte: podman and skopeo fetch "
+            "from there; --layers gzip (or none) helps, and so does --format docker"
+        )
     if any(write.digest.algorithm != "sha256" for write in plan.writes):
         notice("some digests are sha512, which umoci, crane and older skopeo do not read; no option changes that")
     shown = docker_images(plan)
@@ -371,4 +399,5 @@ def _remarks(plan: Plan, options: SaveOptions, report: Report) -> None:
             raise UsageError("there is no image that a docker archive can carry", hint="use --format hybrid or oci")
     for finding in plan.findings:
         if finding.severity == "warning":
-            notice(f"{printable(finding.message)} (it was not in the store either)")
+            lacking = " (it was not in the store either)" if finding.code == "E_MISSING" else ""
+            notice(f"{printable(finding.message)}{lacking}")

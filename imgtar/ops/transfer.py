@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from imgtar.blob.stream import Peeked
+from imgtar.blob.tar_header import BLOCK
 from imgtar.errors import DependencyMissing, Refused
 from imgtar.events import Report, silent
 from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Catalog
-from imgtar.graph.plan import Missing, Plan
+from imgtar.graph.plan import Missing, Plan, Write
 from imgtar.graph.resolve import resolve
 from imgtar.graph.select import Policy
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
-from imgtar.ports import Receipt, Source, Transaction, blob_finder
-from imgtar.proof import prove
+from imgtar.ports import Blob, Receipt, Source, Transaction, blob_finder
+from imgtar.proof import prove, prove_head
 
 __all__ = ["Transfer", "transfer"]
 
@@ -96,8 +98,26 @@ def transfer(
         _prove_what_passed(plan, catalogs, sources)
         transaction.receive(plan, blob_finder(catalogs, sources), report, jobs)
         return Transfer(catalogs, plan, transaction.commit(plan))
+    _prove_what_is_known(plan, blob_finder(catalogs, sources))
     receipt = Receipt(plan.bytes_to_write, plan.bytes_reused, len(plan.writes), len(plan.reused))
     return Transfer(catalogs, plan, receipt, dry_run=True)
+
+
+def _prove_what_is_known(plan: Plan, fetch: Callable[[Write], Blob]) -> None:
+    """Refuse in a dry run what the load would refuse, as far as that is known without reading blobs.
+
+    What went through a pipe has been measured. Of a layer in a file the first bytes tell whether it is plain: then its
+    digest must be its diff ID.
+    """
+    for write in plan.writes:
+        if write.kept is not None or write.made_from is not None:
+            continue
+        blob = fetch(write)
+        if blob.staged is not None:
+            prove(write, blob.staged.measure, blob.where)
+        elif write.kind == "layer" and blob.open is not None:
+            with blob.open() as content:
+                prove_head(write, Peeked(content, BLOCK).head, blob.where)
 
 
 def _prove_what_passed(plan: Plan, catalogs: Sequence[Catalog], sources: Sequence[Source]) -> None:
