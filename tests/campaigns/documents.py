@@ -54,9 +54,10 @@ class Object:
 
 @dataclass(eq=False)
 class Thing:
-    """A blob (bytes) or a document (values)."""
+    """A blob (bytes) or a document (values), which may have bytes around it."""
 
     value: Any
+    around: tuple[bytes, bytes] = (b"", b"")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +73,23 @@ class Escaped(str):
     """A key whose every character but the first is written as an escape."""
 
 
+@dataclass(frozen=True)
+class Raw:
+    """Text that is written as it is; ``{}`` in it is the value, ``{text}`` what it is without its quotes."""
+
+    form: str
+    value: Any = None
+
+
 def write(value: Any) -> bytes:
     """A document as bytes."""
-    return _text(value).encode()
+    return _text(value).encode("utf-8", "surrogateescape")
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Raw):
+        text = _text(value.value)
+        return value.form.replace("{text}", text.strip('"')).replace("{}", text)
     if isinstance(value, Object):
         return "{" + ",".join(f"{_key(key)}:{_text(one)}" for key, one in value.pairs) + "}"
     if isinstance(value, list):
@@ -99,7 +111,9 @@ def _key(key: str) -> str:
 
 def content(thing: Thing) -> bytes:
     """The bytes of a thing."""
-    return thing.value if isinstance(thing.value, bytes) else write(thing.value)
+    if isinstance(thing.value, bytes):
+        return thing.value
+    return thing.around[0] + write(thing.value) + thing.around[1]
 
 
 @dataclass(eq=False)
@@ -682,6 +696,116 @@ def docker_media_types(w: World, mirror: World, chance: random.Random) -> None:
         for one, _ in list(pairs(document.value)):
             if "mediaType" in one and chance.random() < share:
                 one["mediaType"] = table.get(one["mediaType"], one["mediaType"])
+
+
+@kind
+def texts_and_numbers_in_another_form(w: World, mirror: World, chance: random.Random) -> None:
+    for _ in range(chance.choice([1, 2])):
+        one, _ = some_object(w, mirror, chance)
+        pair = chance.choice(one.pairs)
+        value = pair[1]
+        if isinstance(value, int) or (isinstance(value, Of) and value.what == "size"):
+            pair[1] = Raw(
+                chance.choice(["{}.0", "{}e0", "{}.00e0", '"{}"', "-{}", "+{}", "0{}", "{}0e-1", "{}.5", "true"]), value
+            )
+        elif isinstance(value, str | Of):
+            forms = [
+                '"{text}\\u0000"',
+                '"\\ud800{text}"',
+                '"{text} "',
+                '" {text}"',
+                '"{text}\udcff"',
+                '"\ufeff{text}"',
+                "[{}]",
+                "null",
+            ]
+            pair[1] = Raw(chance.choice(forms), value)
+        elif isinstance(value, list):
+            pair[1] = chance.choice([[*value, None], [None, *value], [*value, Object()], Object(), Raw("[{}]", value)])
+        else:
+            pair[1] = chance.choice([[value], "", 0, None])
+
+
+@kind
+def digests_in_another_form(w: World, mirror: World, chance: random.Random) -> None:
+    document, _ = some_document(w, mirror, chance)
+    found = [
+        pair
+        for one, _ in pairs(document.value)
+        for pair in one.pairs
+        if isinstance(pair[1], Of) and pair[1].what == "digest"
+    ]
+    if not found:
+        raise NotHere
+    pair = chance.choice(found)
+    hexed = sha256(content(pair[1].thing)).partition(":")[2]
+    pair[1] = chance.choice(
+        [
+            f"sha256:{hexed.upper()}",
+            f"SHA256:{hexed}",
+            f"sha256:{hexed} ",
+            hexed,
+            f"sha256:{hexed}@x",
+            f"sha512:{hexed}{hexed}",
+            Raw('"sha256:\\u00' + f"{ord(hexed[0]):02x}" + f'{hexed[1:]}"'),
+        ]
+    )
+
+
+@kind
+def something_around_a_document(w: World, mirror: World, chance: random.Random) -> None:
+    """Behind, before, or in place of a document: some readers stop at the end of the first value."""
+    document, like = some_document(w, mirror, chance)
+    other = content(like) if like is not None else b"{}"
+    document.around = chance.choice(
+        [
+            (b"", b"\n"),
+            (b" \n", b""),
+            (b"", other),
+            (b"", b"\n" + other),
+            (other, b""),
+            (b"\xef\xbb\xbf", b""),
+            (b"", b"\0"),
+            (b"", b"x"),
+            (b"", b" // x"),
+        ]
+    )
+
+
+@kind
+def layout_file_missing_or_strange(w: World, mirror: World, chance: random.Random) -> None:
+    """containerd reads index.json only beside ``oci-layout``; podman always does."""
+    if "oci-layout" not in w.documents:
+        raise NotHere
+    how = chance.randrange(4)
+    if how < 2:
+        del w.documents["oci-layout"]
+    else:
+        w.documents["oci-layout"] = Thing(
+            chance.choice(
+                [
+                    Object(),
+                    Object(imageLayoutVersion="1.1.0"),
+                    Object(imageLayoutVersion=""),
+                    Object(imageLayoutVersion=1),
+                    [],
+                    None,
+                ]
+            )
+        )
+    if w.form.startswith("hybrid") and chance.random() < 0.7:
+        views_that_differ(w, mirror, chance)
+
+
+@kind
+def old_manifests(w: World, mirror: World, chance: random.Random) -> None:
+    """Parts of a manifest of schema 1 in one of schema 2."""
+    manifest = w.good.manifest.value
+    manifest.pairs.append(["fsLayers", [Object(blobSum=Of("digest", layer)) for layer in w.evil.layers]])
+    if chance.random() < 0.5:
+        manifest["schemaVersion"] = chance.choice([1, 3, 0, None])
+    if chance.random() < 0.3:
+        manifest.pairs.append(["history", [Object(v1Compatibility="{}")]])
 
 
 @kind
