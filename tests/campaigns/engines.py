@@ -11,8 +11,8 @@ import http.client
 import json
 import os
 import re
+import shutil
 import socket
-import subprocess
 import urllib.parse
 import zlib
 from collections.abc import Iterator
@@ -240,7 +240,7 @@ class DockerOnContainerd(Docker):
                 layers = tuple(about["RootFS"].get("Layers") or ())
                 below = configs.get(about["Id"], ())
                 fit = {one for one, unpacked in below if unpacked and diff_ids(self.containers.blob(one)) == layers}
-                found += [Shown(name, one, layers) for one in fit or {""}]
+                found += [Shown(name, one, layers) for one in fit]  # What was not unpacked does not run.
         return found
 
     def wipe(self) -> None:
@@ -284,18 +284,19 @@ class Skopeo:
 
     def image(self, transport: str, archive: Path, reference: str) -> tuple[str, tuple[str, ...]] | None:
         """The image ID and the diff IDs of the bytes that came; ``None`` when skopeo refuses."""
-        subprocess.run(["rm", "-rf", str(self.out)], check=True)
+        out = self.out / transport
+        shutil.rmtree(out, ignore_errors=True)
         source = f"{transport}:{archive}" + (f":{reference}" if reference else "")
-        done = self.tool.run("copy", "--quiet", source, f"dir:{self.out}", check=False)
+        done = self.tool.run("copy", "--quiet", source, f"dir:{out}", check=False)
         self.said = done.stderr
         if done.returncode:
             return None
-        manifest = go((self.out / "manifest.json").read_bytes())
+        manifest = go((out / "manifest.json").read_bytes())
         if "config" not in manifest:
             return None
 
         def blob(descriptor: Any) -> bytes:
-            return (self.out / descriptor["digest"].partition(":")[2]).read_bytes()
+            return (out / descriptor["digest"].partition(":")[2]).read_bytes()
 
         config = blob(manifest["config"])
         claimed = diff_ids(config)
@@ -337,7 +338,8 @@ def podman() -> Iterator[Podman]:
 def skopeo() -> Iterator[Skopeo]:
     with short_directory(MEMORY) as directory:
         environment = clean_environment(directory / "home", TMPDIR=str(directory))
-        yield Skopeo(Tool([need("skopeo"), "--insecure-policy"], environment), directory / "out")
+        (out := directory / "out").mkdir()
+        yield Skopeo(Tool([need("skopeo"), "--insecure-policy"], environment), out)
 
 
 _IN_ROOT = """set -e

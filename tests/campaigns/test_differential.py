@@ -81,7 +81,7 @@ def test_an_honest_archive_is_one_image_for_all(campaign: Campaign, bench: Bench
         documents.world(form, 0).tar(), campaign, form, campaign.pick(("hybrid",), ("hybrid", "docker", "oci"))
     )
     assert verdict.accepted
-    for one in [*(engine.name for engine in bench.engines), "skopeo"]:
+    for one in [*(engine.name for engine in bench.engines), "skopeo docker-archive"]:
         assert verdict.counts[f"{one} accepted"], f"{one} shows nothing: {verdict.counts}"
 
 
