@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.builders.images import CONTAINERD_NAME, REF_NAME
 from tests.campaigns.engines import Engine, Shown, Skopeo, go
 from tests.campaigns.independent import members, plain
 from tests.conftest import Imgtar
@@ -130,12 +131,12 @@ def _bare_tags(data: bytes) -> set[str]:
     return set(re.findall(r'ref\.name"\s*:\s*"([^"/:@]*)"', _read(data).get("index.json", "")))
 
 
-def _entries(index: str) -> int:
-    """How many entries an index.json has."""
+def _entries(index: str) -> list[dict[str, str]]:
+    """The annotations of the entries of an index.json."""
     try:
-        return len(go(index.encode())["manifests"])
-    except (ValueError, KeyError, TypeError):
-        return 0
+        return [dict(one.get("annotations") or {}) for one in go(index.encode())["manifests"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _names_for_skopeo(documents: dict[str, str]) -> dict[str, list[str]]:
@@ -228,7 +229,7 @@ def ask(engine: Engine, archive: Path) -> tuple[bool, list[Shown]]:
 
 
 def ask_skopeo(
-    skopeo: Skopeo, transport: str, references: list[str], archive: Path, images: Images
+    skopeo: Skopeo, transport: str, references: list[str], archive: Path, entries: list[dict[str, str]], images: Images
 ) -> tuple[bool, list[Shown]]:
     """skopeo for every name that it can be asked for."""
     shown = []
@@ -237,12 +238,10 @@ def ask_skopeo(
         if found is None:
             continue
         name = "" if reference == "@0" else reference
-        if transport == "oci-archive" and not set(name) & set("/:@"):
-            # A tag alone means the one image that has this tag, if only one has it.
-            fit = [one for one in images if one.rpartition(":")[2] == name]
-            name = fit[0] if name and len(fit) == 1 else ""
-        elif transport == "oci-archive" and full(name) not in images:
-            name = ""  # Not a name but what the reference in the layout is called; the name is in the other annotation.
+        if transport == "oci-archive" and (full(name) not in images or not set(name) & set("/:@")):
+            # It is not a name but what the layout calls it. The name is in the other annotation.
+            meant = {one.get(CONTAINERD_NAME, "") for one in entries if one.get(REF_NAME, "") == reference}
+            name = meant.pop() if len(meant) == 1 else ""
         shown.append(Shown(name, *found))
     return bool(shown), shown
 
@@ -269,7 +268,7 @@ def judge(
     if images is None:
         return verdict
     verdict.accepted = True
-    verdict.one_entry = _entries(_read(data).get("index.json", "")) == 1
+    verdict.one_entry = len(_entries(_read(data).get("index.json", ""))) == 1
     bare = _bare_tags(data)
     archives = [("given", archive)]
     rows = imgtar.images()
@@ -292,7 +291,8 @@ def judge(
             engine.name: pool.submit(ask, engine, path) for engine in engines
         }
         for transport, references in _names_for_skopeo(documents).items():
-            asked[f"skopeo {transport}"] = pool.submit(ask_skopeo, skopeo, transport, references, path, images)
+            entries = _entries(documents.get("index.json", ""))
+            asked[f"skopeo {transport}"] = pool.submit(ask_skopeo, skopeo, transport, references, path, entries, images)
         for who, future in asked.items():
             ok, shown = future.result()
             verdict.counts[f"{who} {'accepted' if ok and shown else 'refused'}"] += 1
