@@ -73,15 +73,22 @@ def one_image_for_each_platform(root: Node) -> None:
     That is one with two images for one platform, and one in which the rules of engines come to different images on the
     machine that counts most. One image in several forms, as its ID says, is no question.
     """
-    images = [node for node in nodes_of(root) if node.is_image]
+    every = list(nodes_of(root))
+    images = [node for node in every if node.is_image]
     if len({_image_id(node) for node in images}) < 2:
         return
+    for node in every:
+        if node.index is not None and node.descriptor.platform is not None:
+            # containerd and podman look at that before they go in, Docker does not.
+            name = printable(str(node.descriptor.platform))
+            raise _refused(f"the index {node.descriptor.digest} inside it is itself given a platform, {name}", root)
     known: dict[object, Node] = {}
     for image in images:
         platform = platform_of(image)
         if platform is None:
             continue
-        other = known.setdefault(platform.machine, image)
+        # Of two that differ in a feature every engine takes the first.
+        other = known.setdefault((platform.machine, platform.os_features), image)
         if _image_id(other) != _image_id(image):
             name = printable(str(platform.normalized()))
             found = f"{other.descriptor.digest} and {image.descriptor.digest}"
@@ -122,18 +129,24 @@ def _by_descriptor(machine: Platform, images: Iterable[Node]) -> Node | None:
     return min(ranked, key=lambda entry: entry[:3])[3] if ranked else None
 
 
-def _by_config(machine: Platform, images: Iterable[Node]) -> Node | None:
+def _by_config(machine: Platform, images: Sequence[Node]) -> Node | None:
     """Docker with the containerd store: the platform of the config, whatever the descriptor says.
 
-    Docker 26 takes the first that the machine runs at all. Here it is the best: else the 386 of an honest index that is
-    sorted by name would be in the way of its amd64.
+    Names of architectures are not normalised there. Docker 26 takes the first that the machine runs at all, and the first
+    of all when it runs none. Here it is the best that the machine runs: else the 386 of an honest index that is sorted by
+    name would be in the way of its amd64.
     """
     ranked = []
     for place, node in enumerate(images):
-        rank = _rank(machine, node.config.platform if node.config is not None else None)
+        own = node.config.platform if node.config is not None else None
+        if own is not None and (own.os, own.architecture) != (own.normalized().os, own.normalized().architecture):
+            continue
+        rank = _rank(machine, own)
         if rank is not None:
             ranked.append((rank, place, node))
-    return min(ranked, key=lambda entry: entry[:2])[2] if ranked else None
+    if ranked:
+        return min(ranked, key=lambda entry: entry[:2])[2]
+    return next((node for node in images if node.config is not None), None)
 
 
 def _rank(machine: Platform, platform: Platform | None) -> int | None:

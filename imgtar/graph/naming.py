@@ -10,7 +10,7 @@ from imgtar.graph.inventory import Inventory
 from imgtar.graph.plan import PlannedRoot, TagMove
 from imgtar.graph.select import REFERRERS_TAG, Candidate, Policy
 from imgtar.graph.thin import ThinImage
-from imgtar.graph.walk import Node, Part, platform_of
+from imgtar.graph.walk import Node, Part
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
@@ -115,8 +115,10 @@ class _Kind:
     def of(cls, node: Node, said: ThinImage | None) -> _Kind:
         if said is not None:
             return cls(said.image_id, said.platform, said.image_id is None)
-        image_id = node.manifest.config.digest if node.is_image and node.manifest is not None else None
-        return cls(image_id, platform_of(node), node.index is not None)
+        if node.is_image and node.manifest is not None:
+            # The config's word counts first: under one name engines take the first or the last, whatever the entry says.
+            return cls(node.manifest.config.digest, bare_descriptor(node).platform, index=False)
+        return cls(None, None, node.index is not None)
 
     def may_share(self, other: _Kind) -> bool:
         """One name may stand for several platforms of an image, for an artifact beside its image (rulings, H178), and

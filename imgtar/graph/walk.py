@@ -152,18 +152,20 @@ class Walker:
         containerd looks at no media type here, podman at that of the config only (found by trying both): so an image is
         what has the config of one, and layers that are archives.
         """
-        if manifest.is_image:
+        count, named = len(manifest.layers), mediatype.is_image_config(manifest.config.media_type)
+        if named and (manifest.is_image or manifest.mixed):
             config = self._library.config(manifest.config)
-            if config is not None and len(config.diff_ids) != len(manifest.layers):
-                message = f"the manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)} diff IDs"
-                raise Refused("E_DIFFID", message, where=str(descriptor.digest))
+        else:
+            config = self._library.unnamed_config(manifest.config) if count else None
+            if config is None:
+                return Node(descriptor, manifest=manifest)
+        layers = manifest.is_image or all(mediatype.is_layer(layer.media_type) for layer in manifest.layers)
+        if config is not None and len(config.diff_ids) != count and (layers or manifest.mixed):
+            message = f"the manifest has {count} layers, its config {len(config.diff_ids)} diff IDs"
+            raise Refused("E_DIFFID", message, where=str(descriptor.digest))
+        if layers:
             return Node(descriptor, manifest=manifest, config=config)
-        config = self._library.unnamed_config(manifest.config) if manifest.layers else None
-        if config is None or len(config.diff_ids) != len(manifest.layers):
-            return Node(descriptor, manifest=manifest)
-        if all(mediatype.is_layer(layer.media_type) for layer in manifest.layers):
-            return Node(descriptor, manifest=manifest, config=config)
-        return Node(descriptor, manifest=manifest, lookalike=True)
+        return Node(descriptor, manifest=manifest, lookalike=config is not None)
 
     def _note(self, descriptor: Descriptor, role: str) -> None:
         self._visited += 1

@@ -58,9 +58,15 @@ class Manifest:
     @property
     def is_image(self) -> bool:
         """Whether this calls itself a file system to run: by the types of its config and of all its layers."""
-        if not mediatype.is_image_config(self.config.media_type):
-            return False
-        return all(mediatype.is_layer(layer.media_type) for layer in self.layers)
+        return mediatype.is_image_config(self.config.media_type) and all(self._are_layers())
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some of its layers, and not all, are called layers of a file system."""
+        return len(set(self._are_layers())) > 1
+
+    def _are_layers(self) -> list[bool]:
+        return [mediatype.is_layer(layer.media_type) for layer in self.layers]
 
 
 @frozen

@@ -78,11 +78,13 @@ class Platform:
     def machine(self) -> tuple[str, str, str, str, tuple[str, ...]]:
         """What tells this platform from others for an engine that looks for its own: two spellings of one are equal.
 
-        Only Windows images are chosen by the version of the operating system too (containerd platforms, compare.go).
+        Only Windows images are chosen by version and features of the operating system too (containerd platforms,
+        compare.go).
         """
         one = self.normalized()
-        version = one.os_version if one.os == "windows" else ""
-        return one.os, one.architecture, one.variant, version, tuple(sorted(one.os_features))
+        if one.os != "windows":
+            return one.os, one.architecture, one.variant, "", ()
+        return one.os, one.architecture, one.variant, one.os_version, tuple(sorted(one.os_features))
 
     def matches(self, wanted: Platform) -> bool:
         """Whether this platform is the ``wanted`` one: same os, architecture and variant once both are normalised.

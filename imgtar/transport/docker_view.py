@@ -99,6 +99,9 @@ def _tag(text: str, where: str, findings: list[Finding]) -> Reference:
     if reference.tag is None:
         message = f"the name {shown(text)} has no tag, latest is understood; Docker refuses such an archive"
         findings.append(Finding("E_NAME", "warning", where, message))
+    if reference.digest is not None:
+        message = f"the name {shown(text)} carries a digest, which is dropped; containerd keeps it"
+        findings.append(Finding("E_NAME", "warning", where, message))
     return replace(reference.tagged() if reference.digest is None else reference, digest=None).tagged()
 
 

@@ -360,7 +360,8 @@ class _Views:
         if root.references and image.references and not set(root.references) & set(image.references):
             message = f"index.json calls it {root.references[0].familiar}; both names are understood"
             self._warn("E_NAME", self._title(image), message)
-        extra = [reference for reference in image.references if reference not in root.references]
+        # What index.json gives to another entry is that one's name: an index may list the image of another entry.
+        extra = [one for one in image.references if one not in root.references and one not in self._named]
         labels = root.labels or tuple(reference.familiar for reference in extra)
         parent = root.parent or image.parent
         return replace(root, labels=labels, references=(*root.references, *extra), parent=parent)

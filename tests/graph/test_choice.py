@@ -28,8 +28,11 @@ def platform(text: str | None) -> Said:
     return dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
 
 
-def index_of(*entries: tuple[Any, str | None, str | None]) -> Node:
-    """An index of images, each with the platform of its descriptor and that of its config (the same if ``None``)."""
+def index_of(*entries: tuple[Any, str | None, str | None], feature: str = "") -> Node:
+    """An index of images, each with the platform of its descriptor and that of its config (the same if ``None``).
+
+    The last entry has the ``feature``.
+    """
     blobs, manifests = {}, []
     for image, said, own in entries:
         config = platform(own or said) or {}
@@ -37,6 +40,8 @@ def index_of(*entries: tuple[Any, str | None, str | None]) -> Node:
         entry: dict[str, Any] = {**one.document.descriptor(), "platform": platform(said)}
         manifests.append({key: value for key, value in entry.items() if value is not None})
         blobs.update(one.document.blobs())
+    if feature:
+        manifests[-1]["platform"]["os.features"] = [feature]
     raw = dumps({"schemaVersion": 2, "manifests": manifests})
     blobs[str(Digest.of(raw))] = raw
     library = Library([lambda descriptor, _: blobs.get(str(descriptor.digest))])
@@ -68,6 +73,9 @@ SEEN = [
     ("linux/arm64", AMD, AMD, AMD, "B", "A", "B"),
     (AMD, "linux/arm64", "linux/arm64", AMD, "A", "B", "A"),
     ("linux/386", "linux/386", None, AMD, "A", "B", "B"),
+    # When no config fits, Docker shows the first that there is.
+    ("linux/arm64", "linux/arm64", AMD, "windows/amd64", "B", "A", "B"),
+    ("linux/arm64", "linux/arm64", AMD, "linux/i386", "B", "A", "B"),
 ]
 
 
@@ -116,6 +124,12 @@ def test_one_image_in_two_forms_is_no_question() -> None:
     packed = A.with_manifest(lambda m: m.update(annotations={"x": "y"}))
     for said in (AMD, None):
         one_image_for_each_platform(index_of((A, said, AMD), (packed, said, AMD)))
+
+
+def test_two_that_differ_in_a_feature_are_taken_alike_and_two_without_are_two() -> None:
+    root = index_of((A, AMD, AMD), (B, AMD, AMD), feature="erofs")
+    one_image_for_each_platform(root)
+    assert preferred(list(root.children)) is root.children[0]
 
 
 def test_one_manifest_for_two_platforms_is_one_image() -> None:

@@ -241,6 +241,18 @@ def test_layers_that_the_views_order_differently_are_those_of_the_docker_view(im
     imgtar("verify").ok()
 
 
+def test_an_index_may_list_the_image_of_another_entry(imgtar: Imgtar) -> None:
+    inner = make_image("other:2", seed=2)
+    files = oci_layout([inner, (make_index(inner), ["multi:1"])])
+    imgtar.load(files.tar()).ok()
+    saved = imgtar("save", "-o", "-", "other:2", "multi:1").ok().out
+    (imgtar.home / "saved.tar").write_bytes(saved)
+    imgtar("verify", imgtar.home / "saved.tar").ok()
+    again = imgtar.home / "again"
+    imgtar("load", "-i", imgtar.home / "saved.tar", store=again).ok()
+    assert imgtar("save", "-o", "-", "other:2", "multi:1", store=again).ok().out == saved
+
+
 def test_names_of_both_views_are_joined(imgtar: Imgtar) -> None:
     files = edited(hybrid_files([APP]), "RepoTags", ["app:1", "extra:1"])
     imgtar.load(files.tar()).ok()
