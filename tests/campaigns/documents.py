@@ -6,7 +6,7 @@ descriptor does not hold a digest but a :class:`Of` the thing it describes, so t
 
 from __future__ import annotations
 
-import copy
+import base64
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -452,14 +452,14 @@ def evil_digest_behind_a_folded_key(w: World, mirror: World, chance: random.Rand
     ]
     if chance.random() < 0.5:
         entry["mediaType"] = OCI_MANIFEST
-    if chance.random() < 0.3:
-        entry["platform"].pairs.reverse() if "platform" in entry else None
+    if "platform" in entry and chance.random() < 0.3:
+        entry["platform"].pairs.reverse()
 
 
 @kind
 def evil_entries_behind_a_folded_key(w: World, mirror: World, chance: random.Random) -> None:
     index = _index(w)
-    wrong = copy.copy(index["manifests"])
+    wrong = list(index["manifests"])
     entry = descriptor(w.evil.manifest, OCI_MANIFEST, platform=platform("linux/amd64"), annotations=names("demo:1"))
     where = chance.choice(["Manifests", "manifest\u017f", "MANIFESTS", "manifests"])
     pair = [where, [entry] if chance.random() < 0.6 else [entry, *wrong]]
@@ -841,7 +841,7 @@ def sizes_that_disagree(w: World, mirror: World, chance: random.Random) -> None:
     if chance.random() < 0.5 and isinstance(document.value, Object):
         for key in ("manifests", "layers"):
             if document.value.get(key):
-                again = copy.deepcopy(document.value[key][-1]) if False else _again(document.value[key][-1])
+                again = _again(document.value[key][-1])
                 again["size"] = chance.choice([0, 1, 7, 10**6, -1, "12", 12.0, None])
                 document.value[key].append(again)
                 return
@@ -860,8 +860,6 @@ def _again(one: Object) -> Object:
 
 @kind
 def data_urls_and_subjects(w: World, mirror: World, chance: random.Random) -> None:
-    import base64
-
     document, _ = some_document(w, mirror, chance)
     found = [one for one, _ in pairs(document.value) if "digest" in one and isinstance(one["digest"], Of)]
     if not found:
