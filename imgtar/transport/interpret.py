@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from imgtar.errors import Refused
 from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Catalog, Root
+from imgtar.graph.choice import preferred
 from imgtar.graph.finding import Finding
 from imgtar.graph.library import Library
 from imgtar.graph.thin import FILE_NAME, ThinRecord, parse_thin
@@ -90,6 +91,7 @@ def interpret(
         raise Refused("E_TRUNC" if cut else "E_TYPE", message, where=members.label, hint=hint)
     if directory and has_index:
         form = "oci-dir"
+    _no_word_for_another(roots, members.label)
     thin = _thin_record(members, limits)
     if thin is not None:
         roots = [_with_promises(root, thin) for root in roots]
@@ -137,6 +139,30 @@ def _with_promises(root: Root, thin: ThinRecord) -> Root:
         for place, slot in enumerate(draft.slots)
     )
     return replace(root, draft=replace(draft, slots=tuple(slots)))
+
+
+def _no_word_for_another(roots: Iterable[Root], where: str) -> None:
+    """Refuse a bare word for one image that engines read as the name of another.
+
+    podman and Docker take ``org.opencontainers.image.ref.name`` ``app`` for ``app:latest`` (found by trying).
+    """
+    named = {reference: root for root in roots for reference in root.references}
+    for root in roots:
+        for word in root.labels if not root.references else ():
+            try:
+                read = Reference.parse(word).tagged()
+            except Refused:
+                continue
+            other = named.get(read)
+            if other is not None and _identity(other) != _identity(root):
+                message = f"podman and Docker read {shown(word)} as {read.familiar}, which is another image here"
+                raise Refused("E_NAME", message, where=where, hint=f"load one of them by its ID: {_identity(root)}")
+
+
+def _identity(root: Root) -> Digest | None:
+    if root.draft is not None:
+        return root.draft.config.digest
+    return root.descriptor.digest if root.descriptor is not None else None
 
 
 _AGAIN = "the archive was cut short when it was made, or something was left out: make it again"
@@ -218,6 +244,7 @@ class _Views:
                 roots[place] = replace(self._from_docker(image), labels=roots[place].labels)
                 nodes[place] = None
             else:
+                self._shows_another_platform(image, nodes[place])
                 for path in self._lost_layers(image, node):
                     self._warn("E_MISSING", self._title(image), self._lost(path))
                 roots[place] = self._with_names(roots[place], image)
@@ -311,6 +338,18 @@ class _Views:
             return []
         places = zip(image.item.layers, image.layer_names, node.manifest.layers, strict=False)
         return [path for path, name, layer in places if path and name is None and layer.digest in self._names]
+
+    def _shows_another_platform(self, image: DockerImage, root: Node | None) -> None:
+        """Docker with the containerd store shows the platform of the machine on which it saved."""
+        every = [node for node in nodes_of(root) if node.is_image] if root is not None and root.index else []
+        if len(every) > 1 and image.config is not None:
+            first = preferred(every).manifest
+            if first is not None and first.config.digest != image.config.digest:
+                message = (
+                    f"manifest.json shows {image.config.digest} of it, which Docker's classic store loads; others take "
+                    "the one for their machine"
+                )
+                self._findings.append(Finding("E_TYPE", "info", self._title(image), message))
 
     def _lost(self, path: str) -> str:
         return f"manifest.json names {shown(path)}, which is not there; index.json is whole and is believed"

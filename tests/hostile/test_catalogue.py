@@ -8,7 +8,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 SECURITY = TESTS.parent / "docs" / "security.md"
-ROWS = set(range(1, 285))
+CATALOGUE = TESTS.parent / "docs" / "hostile-inputs.md"
 
 _IN_A_NAME = re.compile(r"_h(\d+)(?:_to_h(\d+))?(?=_|$)")
 _IN_THE_TABLE = re.compile(r"H(\d+)(?:-H(\d+))?")
@@ -22,6 +22,15 @@ def _span(match: re.Match[str]) -> set[int]:
 def named_by(name: str) -> set[int]:
     """The rows in the name of a test: ``test_h77_h78_...``, ``test_h01_to_h11_...``."""
     return {row for match in _IN_A_NAME.finditer(name) for row in _span(match)}
+
+
+def rows_of_the_catalogue() -> set[int]:
+    """The rows of the tables in docs/hostile-inputs.md."""
+    cells = [line.split("|")[1] for line in CATALOGUE.read_text().splitlines() if line.startswith("| H")]
+    return {row for cell in cells for match in _IN_THE_TABLE.finditer(cell) for row in _span(match)}
+
+
+ROWS = rows_of_the_catalogue()
 
 
 def rows_of_tests() -> set[int]:
@@ -51,6 +60,11 @@ def test_names_of_tests_are_read() -> None:
     assert named_by("test_h77_h78_a_marker") == {77, 78}
     assert named_by("test_h01_to_h04_a_name_of_h264x") == {1, 2, 3, 4}
     assert named_by("test_sha256_h9") == {9}
+
+
+def test_rows_are_numbered_without_a_gap() -> None:
+    assert len(ROWS) >= 284
+    assert set(range(1, max(ROWS) + 1)) == ROWS
 
 
 def test_every_row_has_a_test_or_a_reason() -> None:

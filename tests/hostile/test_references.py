@@ -9,6 +9,7 @@ import pytest
 from tests.builders.images import (
     CONTAINERD_NAME,
     REF_NAME,
+    Files,
     docker_files,
     dumps,
     hybrid_files,
@@ -171,6 +172,26 @@ def test_h178_one_name_twice_for_one_digest_is_accepted(assert_accepted: Assert)
 def test_h178_one_name_for_two_platforms_is_accepted(assert_accepted: Assert) -> None:
     arm = make_image("demo:1", platform="linux/arm64", seed=8)
     assert_accepted(oci_files([IMAGE, arm]).tar(), names=["demo:1", "demo:1"], forms=PLAIN)
+
+
+def test_h266_a_bare_word_that_engines_read_as_the_name_of_another_image_is_refused(
+    assert_refused: Assert, assert_accepted: Assert
+) -> None:
+    def files(first: str, second: str) -> Files:
+        layout = oci_files([IMAGE, OTHER])
+        for place, name in ((0, first), (1, second)):
+            layout = layout.edited(
+                "index.json", lambda v, p=place, n=name: v["manifests"][p].update(annotations={REF_NAME: n})
+            )
+        return layout
+
+    assert_refused(files("demo", "demo:latest").tar(), "E_NAME", forms=PLAIN)
+    assert_refused(files("demo:latest", "demo").tar(), "E_NAME", forms=PLAIN)
+    hybrid = files("demo", "other:1").put("manifest.json", docker_files([OTHER.named("demo:latest")])["manifest.json"])
+    for member in docker_files([OTHER]).members:
+        hybrid = hybrid if member.name == "manifest.json" else hybrid.plus(member)
+    assert_refused(hybrid.tar(), "E_NAME", forms=PLAIN)
+    assert_accepted(files("demo", "demo:1").tar(), names=["demo:1"], forms=PLAIN)
 
 
 def test_h178_one_name_for_an_index_and_an_image_is_refused(assert_refused: Assert) -> None:
