@@ -82,10 +82,12 @@ def _inspected(document: Any) -> Images:
 def ours(imgtar: Imgtar, archive: Path, verdict: Verdict) -> Images | None:
     """What imgtar says; ``None`` when it refuses. Its commands must say the same."""
     proof = imgtar("verify", archive, "--json")
-    dry = imgtar("load", "-i", archive)
+    load = imgtar("load", "-i", archive)
     assert proof.code != 1, proof.errors
-    assert dry.code != 1, dry.errors
-    if proof.code or dry.code:
+    assert load.code != 1, load.errors
+    if proof.code or load.code:
+        if load.code == 0:
+            verdict.counts["loaded, but refused by verify"] += 1
         return None
     proved = {
         (full(name), one["image_id"])
@@ -103,13 +105,16 @@ def ours(imgtar: Imgtar, archive: Path, verdict: Verdict) -> Images | None:
     listed = {(full(one["name"] or ""), one["image_id"]) for one in rows}
     verdict.platforms = {one["image_id"]: one["platform"] for one in rows}
     seen = {(name, one) for name, images in shown.items() for one in images}
-    # What images shows without a name, verify may show below a bare tag.
-    if {one for _, one in proved} != {one for _, one in listed} or {one for _, one in proved} != {
-        one for _, one in seen
-    }:
+    said = [{one for _, one in pairs} for pairs in (proved, listed, seen)]
+    if (
+        said[0] != said[1]
+        or said[0] != said[2]
+        or {one for one in proved if one[0]} != {one for one in listed if one[0]}
+    ):
         verdict.faults.append(f"verify says {sorted(proved)}, images {sorted(listed)}, inspect {sorted(seen)}")
     for name, one in listed:
-        shown.setdefault(name, {}).setdefault(one, next(images[one] for images in shown.values() if one in images))
+        layers = next((images[one] for images in shown.values() if one in images), ())
+        shown.setdefault(name, {}).setdefault(one, layers)
     return shown
 
 
