@@ -48,12 +48,10 @@ class Verdict:
     counts: Counter[str] = field(default_factory=Counter)
     picks: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """Names, to image IDs, to who shows them."""
-    one_entry: bool = False
-    """Whether index.json has one entry: then podman reads it, otherwise manifest.json."""
-    platforms: dict[str, str] = field(default_factory=dict)
-    """The platform of each image ID, as imgtar says it."""
     told: set[str] = field(default_factory=set)
-    """Names of which imgtar says that engines see different images in the archive that was given."""
+    """Names of which imgtar says that they stand for several platforms without an index."""
+    named: set[tuple[str, str]] = field(default_factory=set)
+    """Names and image IDs of which imgtar says that manifest.json names this one of several platforms."""
 
     def picked(self, who: str, name: str, image_id: str) -> None:
         who_shows = self.picks.setdefault(name, {}).setdefault(image_id, [])
@@ -95,15 +93,13 @@ def ours(imgtar: Imgtar, archive: Path, verdict: Verdict) -> Images | None:
         for one in part["images"]
         for name in one["names"] or [""]
     }
-    verdict.told = {
-        full(one["subject"])
-        for one in proof.json()["findings"]
-        if one["code"] == "E_NAME" and "platforms without an index" in one["message"]
-    }
+    for one in proof.json()["findings"]:
+        if one["code"] == "E_NAME" and "platforms without an index" in one["message"]:
+            verdict.told.add(full(one["subject"]))
+        elif one["code"] == "E_TYPE" and (names := re.match(r"manifest\.json shows (\S+) of it", one["message"])):
+            verdict.named.add((full(one["subject"]), names[1]))
     shown = _inspected(imgtar("inspect", archive, "--json").ok().json())
-    rows = imgtar.images()
-    listed = {(full(one["name"] or ""), one["image_id"]) for one in rows}
-    verdict.platforms = {one["image_id"]: one["platform"] for one in rows}
+    listed = {(full(one["name"] or ""), one["image_id"]) for one in imgtar.images()}
     seen = {(name, one) for name, images in shown.items() for one in images}
     said = [{one for _, one in pairs} for pairs in (proved, listed, seen)]
     if (
@@ -206,23 +202,19 @@ def judge_shown(
             verdict.faults.append(
                 f"{who} shows {one.image_id[:19]} with the layers {one.diff_ids}, imgtar {allowed[one.image_id]}"
             )
-        if (
-            len(meant) == 1
-            and meant != ["*"]
-            and not (given and _explained(who, meant[0], one.image_id, images, verdict))
-        ):
+        if len(meant) == 1 and meant != ["*"] and not (given and _explained(who, meant[0], one.image_id, verdict)):
             verdict.picked(who, meant[0], one.image_id)
 
 
-def _explained(who: str, name: str, image_id: str, images: Images, verdict: Verdict) -> bool:
-    """Whether an engine may have another pick from the archive that was given.
+def _explained(who: str, name: str, image_id: str, verdict: Verdict) -> bool:
+    """Whether imgtar said why an engine has another pick from the archive that was given.
 
-    imgtar says of a name that stands for several platforms without an index that engines differ. And who reads manifest.json alone has no choice: it
-    names one platform, that of the machine it was made on.
+    A name that stands for several platforms without an index is read in several ways. And who reads manifest.json has no choice: it names one
+    platform, that of the machine it was made on. podman reads it when it finds nothing for itself in the index.
     """
-    other_machine = len(images[name]) > 1 and verdict.platforms.get(image_id) != HOST
-    only = ("docker (given)", "skopeo docker-archive", *(() if verdict.one_entry else ("podman",)))
-    return name in verdict.told or (other_machine and who.startswith(only))
+    if who.startswith(("docker (given)", "skopeo docker-archive", "podman")) and (name, image_id) in verdict.named:
+        return True
+    return name in verdict.told
 
 
 def ask(engine: Engine, archive: Path) -> tuple[bool, list[Shown]]:
@@ -252,8 +244,6 @@ def ask_skopeo(
 
 
 FORMS = ("hybrid", "docker", "oci")
-HOST = "linux/amd64"
-"""What the engines run on."""
 
 
 def judge(
@@ -273,7 +263,6 @@ def judge(
     if images is None:
         return verdict
     verdict.accepted = True
-    verdict.one_entry = len(_entries(_read(data).get("index.json", ""))) == 1
     bare = _bare_tags(data)
     archives = [("given", archive)]
     rows = imgtar.images()
