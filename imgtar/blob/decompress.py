@@ -23,10 +23,12 @@ from imgtar.text import human_size, printable
 __all__ = ["decompressing", "plain"]
 
 _SMALLEST_FILL = 1 << 16  # smaller reads are served from a block of this size, or each would cost a decoder call
-_LARGEST_FEED = 1 << 18
+_LARGEST_FEED = 1 << 16  # what a decoder has no room for is copied once more for each call
 _SMALLEST_FEED = 1 << 12
 _ZSTD_FEED = 1 << 17
 
+_GZIP_WINDOW = 31  # "a gzip member, the largest window", in the words of zlib
+_GZIP_PLAIN_HEADER = GZIP_MAGIC + b"\0\0\0\0\0\0\xff"
 _GZIP_HEADER = 1 << 18  # an extra field has at most 64 KiB; name and comment have no end of their own
 _XZ_MEMORY = 192 << 20  # "xz -9" needs 65 MiB; a dictionary of 128 MiB, our largest zstd window, still fits
 _XZ_PADDING = 4
@@ -222,7 +224,7 @@ class _Input:
 
 
 class _MemberDecoder(Protocol):
-    """What the decoders of bz2, lzma and isal have in common."""
+    """What the decoders of bz2 and lzma have in common."""
 
     @property
     def eof(self) -> bool: ...
@@ -333,16 +335,44 @@ class _Members(_Stream):
             raise self._ceiling.refused(f"bytes other than NUL follow the {self._ceiling.kind} stream")
 
 
+class _Inflater:
+    """The decoder of zlib-ng with the face of those of bz2 and lzma.
+
+    It refuses what zlib refuses, tables included that no code fits (docs/decisions/0003): every engine does, and what
+    they cannot unpack must not pass for a good layer. It checks the CRC and the length behind the data, on all of it.
+    """
+
+    def __init__(self) -> None:
+        from zlib_ng import zlib_ng
+
+        self._zlib = zlib_ng.decompressobj(_GZIP_WINDOW)
+        self._zlib.decompress(_GZIP_PLAIN_HEADER)  # In place of the member's own, which was read by us.
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._zlib.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    def decompress(self, data: memoryview | bytes, max_length: int = 0, /) -> bytes:
+        return self._zlib.decompress(data or self._zlib.unconsumed_tail, max_length)
+
+
 class _GzipStream(_Members):
     magic = GZIP_MAGIC
 
     def __init__(self, source: Readable, ceiling: _Ceiling) -> None:
-        from isal import igzip_lib
+        from zlib_ng import zlib_ng
 
         super().__init__(source, ceiling)
-        self.errors = (cast("type[Exception]", igzip_lib.IsalError),)
-        # Checks the CRC and the length behind the data, on all of the data.
-        self._new_decoder = partial(igzip_lib.IgzipDecompressor, flag=igzip_lib.DECOMP_GZIP_NO_HDR_VER)
+        self.errors = (cast("type[Exception]", zlib_ng.error),)
+        self._new_decoder = _Inflater
 
     def _begin(self) -> _MemberDecoder:
         # The header is read here, not by the decoder: reserved flags, a wrong header checksum and names without end

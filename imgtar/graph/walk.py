@@ -126,6 +126,9 @@ class Walker:
         if role == "blob":
             return Node(descriptor, opaque=True)
         if role == "index":
+            if is_called_attestation(descriptor):
+                message = "is called an attestation, but it is an index of images: some engines would hide them"
+                raise Refused("E_TYPE", message, where=str(descriptor.digest), hint=_AGAIN)
             index = self._library.index(descriptor)
             if index is None:
                 return Node(descriptor, absent=True)

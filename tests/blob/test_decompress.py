@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import time
 import tracemalloc
@@ -20,6 +21,7 @@ from imgtar.errors import LocalTrouble, Refused
 from imgtar.frozen import replace
 from imgtar.model.limits import DEFAULT_LIMITS
 from tests.blob.streams import BZIP2, GZIP, NOISE, NONE, PACKED, TEXT, XZ, ZSTD, Source, packed, read
+from tests.builders.deflate import SOUND, UNSOUND, gzip_of, random_stream, with_table
 
 
 def refusal(data: bytes, kind: Compression, *, step: int = 1 << 30, code: str = "E_COMPRESS", **options: object) -> str:
@@ -217,6 +219,55 @@ def test_raw_deflate_and_zlib_are_refused(wbits: int) -> None:
     data = maker.compress(TEXT) + maker.flush()
     assert sniff(data[:SNIFF_BYTES]) is NONE
     assert "not a gzip stream" in refusal(data, GZIP)
+
+
+# The tables of deflate, for which zlib is the measure: what it refuses no engine unpacks
+
+
+def by_zlib(data: bytes) -> bytes | None:
+    """What zlib makes of one gzip member; ``None`` when it refuses it, or finds no end."""
+    decoder = zlib.decompressobj(31)
+    try:
+        out = decoder.decompress(data)
+    except zlib.error:
+        return None
+    return out if decoder.eof and not decoder.unused_data else None
+
+
+def by_us(data: bytes) -> bytes | None:
+    """What we make of it; ``None`` when we refuse it."""
+    try:
+        return read(data, GZIP)
+    except Refused as error:
+        assert error.code == "E_COMPRESS"  # noqa: PT017
+        return None
+
+
+@pytest.mark.parametrize("name", UNSOUND)
+def test_h269_a_gzip_stream_with_tables_that_zlib_refuses_is_refused(name: str) -> None:
+    data = with_table(UNSOUND[name], TEXT).gzip()
+    assert by_zlib(data) is None
+    for step in (1, 1 << 30):
+        assert "gzip stream is damaged" in refusal(data, GZIP, step=step)
+        assert "gzip stream is damaged" in refusal(packed(GZIP, TEXT) + data, GZIP, step=step)
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_h269_tables_that_are_only_odd_are_read(name: str) -> None:
+    data = with_table(SOUND[name], TEXT).gzip()
+    assert by_zlib(data) == TEXT
+    assert read(data + packed(GZIP, TEXT), GZIP, step=1) == TEXT * 2
+
+
+def test_h269_zlib_and_we_read_the_same_streams() -> None:
+    chance = random.Random(269)
+    accepted = 0
+    for _ in range(3_000):
+        fault, raw, data = random_stream(chance)
+        whole = gzip_of(raw, data)
+        assert by_us(whole) == by_zlib(whole), (fault, whole.hex())
+        accepted += by_zlib(whole) == data
+    assert 300 < accepted < 2_700, "they are all of one kind"
 
 
 # zstd

@@ -119,7 +119,7 @@ def in_process(arguments: Sequence[str], out: str, err: str) -> Run:
 
 def _serve() -> None:
     load_imgtar()
-    for name in ("tests.campaigns.crowd", "zstandard", "isal.igzip_threaded", "isal.isal_zlib", "bz2", "lzma"):
+    for name in ("tests.campaigns.crowd", "zstandard", "zlib_ng.zlib_ng", "bz2", "lzma"):
         importlib.import_module(name)
     for name in ("ascii", "latin-1", "unicode_escape", "utf-16", "utf-8-sig"):
         codecs.lookup(name)

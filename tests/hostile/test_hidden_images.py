@@ -77,6 +77,14 @@ def index_with(index: Document, place: int, more: dict[str, Any]) -> Document:
     return replace(index, raw=dumps(value))
 
 
+def test_h267_an_index_that_is_called_an_attestation_is_refused(assert_refused: Assert) -> None:
+    index = make_index(EVIL)
+    assert_refused(rooted(CALLED["reference type"], index).tar(), "E_TYPE", runs=FEW)
+    arm = make_image("demo:1", platform="linux/arm64", seed=7)
+    outer = index_with(make_index(arm, index), 1, CALLED["reference type"])
+    assert_refused(oci_layout([(outer, ["demo:1"])]).tar(), "E_TYPE", runs=FEW)
+
+
 def test_h267_a_manifest_that_calls_itself_an_attestation_is_refused_when_it_runs(assert_refused: Assert) -> None:
     image = EVIL.with_manifest(lambda m: m.update(artifactType=ATTESTATION))
     assert_refused(oci_files([image]).tar(), "E_TYPE", runs=FEW)
