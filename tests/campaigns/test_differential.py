@@ -87,7 +87,7 @@ def test_an_honest_archive_is_one_image_for_all(campaign: Campaign, bench: Bench
 
 @pytest.mark.parametrize("kind", documents.KINDS)
 def test_spoiled_documents_are_one_image_for_all_or_refused(campaign: Campaign, bench: Bench, kind: str) -> None:
-    for number in range(campaign.pick(2, 60)):
+    for number in range(campaign.pick(2, 50)):
         chance = campaign.random(f"{kind} {number}")
         kinds = [kind, *([] if number % 2 else chance.sample(list(documents.KINDS), chance.choice([0, 1, 2])))]
         case = documents.case(number, chance, kinds=tuple(kinds))
@@ -97,7 +97,7 @@ def test_spoiled_documents_are_one_image_for_all_or_refused(campaign: Campaign, 
 
 @pytest.mark.parametrize("family", ["docker", "v1", "crane", "oci", "index", "hybrid"])
 def test_changed_archives_are_one_image_for_all_or_refused(campaign: Campaign, bench: Bench, family: str) -> None:
-    for number in range(campaign.pick(2, 200)):
+    for number in range(campaign.pick(2, 100)):
         chance = campaign.random(f"{family} {number}")
         _, data, done = mutant(chance, [family], most=2)
         form = campaign.pick("hybrid", chance.choice(["hybrid", "hybrid", "docker", "oci"]))
