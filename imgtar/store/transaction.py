@@ -36,6 +36,7 @@ _DAMAGED = "the content is damaged or was changed: make the archive again, or co
 _SMALL = 256 << 10
 _SMALL_TOTAL = 16 << 20
 _MARGIN = 1 << 20
+"""Bytes that stay free beside a load, for the index and for what files take beyond their size; no more than it needs itself."""
 _SYNCING = 16
 """Files that are synced at once: a journal that is asked for many at a time commits them together."""
 
@@ -228,11 +229,17 @@ class StoreTransaction:
             )
 
     def _check_space(self, coming: Sequence[tuple[Write, Blob]]) -> None:
-        free = shutil.disk_usage(self._layout.path).free
+        """Raise ``E_SPACE`` when what is yet to be written does not fit. What is staged or held needs nothing more.
+
+        But for the index and small documents: a disk that is too full for these says so when they are written.
+        """
         needed = sum(write.size for write, _ in coming)
-        if needed + _MARGIN > free:  # What shares its blocks with the archive needs none of its own.
+        if not needed:
+            return
+        free = shutil.disk_usage(self._layout.path).free
+        if needed + min(needed, _MARGIN) > free:  # What shares its blocks with the archive needs none of its own.
             needed -= sum(write.size for write, blob in coming if write.made_from is None and self._can_share(blob))
-        if needed + _MARGIN > free:
+        if needed + min(needed, _MARGIN) > free:
             raise LocalTrouble(
                 f"the load needs {human_size(needed)}, only {human_size(free)} are free",
                 code="E_SPACE",
