@@ -91,7 +91,8 @@ def read_window(fd: int, offset: int, size: int, where: str) -> bytes:
 @contextmanager
 def opened(path: str, size: int, where: str) -> Iterator[FileWindow]:
     """Open a whole file of known size for one sequential reading."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # O_NONBLOCK: it was a file when its size was asked; nobody waits for what may stand there now.
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         yield FileWindow(fd, 0, size, where)
     finally:
@@ -109,7 +110,7 @@ def read_into(fd: int, target: memoryview) -> int:
 
 def read_small(path: str, cap: int) -> bytes:
     """Return up to ``cap`` bytes of a regular file. Raises ``OSError``, also for what is none: a fifo would never answer."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)

@@ -121,18 +121,16 @@ class Store:
             yield self.layout
 
     def change(self, edit: Callable[[list[Entry]], Sequence[Entry]]) -> None:
-        """Replace the index by what ``edit`` makes of it, under the index lock. Raises what ``edit`` raises."""
+        """Replace the index by what ``edit`` makes of it, under the index lock. Raises what ``edit`` raises.
+
+        It is asked again when a program that knows no lock has written the index meanwhile.
+        """
         from imgtar.store.transaction import tidy
 
         self._require()
         make_folders(self.layout.corner)
         with self.holding_index():
-            before = self.layout.read_index()
-            after = tidy(list(edit(list(before))))
-            if after != before:
-                self.layout.write_index(after, lambda: self.report(Event("commit")))
-            else:
-                self.layout.sync_index()
+            self.layout.change_index(lambda entries: tidy(list(edit(entries))), lambda: self.report(Event("commit")))
 
     def source(self, inventory: StoreInventory) -> StoreSource:
         """The store as a :class:`imgtar.ports.Source`, as ``inventory`` saw it."""

@@ -156,7 +156,7 @@ def test_h239_every_lock_is_one_that_nfs_passes_on_to_other_hosts(
         real(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", as_nfs)
-    os.mkdir(full.store / "imgtar" / "staging" / "dead")
+    os.mkdir(full.store / "imgtar" / "staging" / "00000000000dead0")
     full.load(oci_archive([MORE])).ok()
     full("save", "--layers", "gzip", "-o", full.home / "out.tar", "app:1").ok()
     full("rmi", "app:1").ok()
@@ -383,15 +383,16 @@ def test_h243_what_lies_in_the_working_folder_is_not_taken_for_the_stores_or_for
 @pytest.mark.parametrize("now", [-(1 << 31), 4102444800])
 def test_h244_no_decision_hangs_on_the_time_of_files(now: int, full: Imgtar) -> None:
     staging = full.store / "imgtar" / "staging"
-    (staging / "dead").mkdir()
-    (staging / "alive").mkdir()
-    with open(staging / "alive" / "lock", "w") as lock:
+    dead, alive = "00000000000dead0", "0000000000a11fe0"
+    (staging / dead).mkdir()
+    (staging / alive).mkdir()
+    with open(staging / alive / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for path in (full.store, *full.store.rglob("*")):
             os.utime(path, (now, now))
         full.load(oci_archive([APP])).ok()
         full.load(oci_archive([MORE])).ok()
-        assert os.listdir(staging) == ["alive"], "the lock decides who is alive, not the age"
+        assert os.listdir(staging) == [alive], "the lock decides who is alive, not the age"
     full("verify").ok()
     full("prune").ok()
     assert os.listdir(staging) == []

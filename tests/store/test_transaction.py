@@ -92,7 +92,7 @@ def test_loads_and_removals_at_once_leave_a_whole_store(imgtar: Imgtar, tmp_path
 
 
 KILLED = """
-import os, sys
+import os, shutil, sys  # shutil first: it asks once what the functions of os can do
 name, count = sys.argv[1], int(sys.argv[2])
 real = getattr(os, name)
 calls = 0
