@@ -8,7 +8,7 @@ import os
 import select
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from imgtar.errors import Refused
@@ -17,6 +17,7 @@ __all__ = [
     "FileWindow",
     "FileWriter",
     "can_share",
+    "inside",
     "is_damage",
     "opened",
     "read_into",
@@ -202,6 +203,28 @@ def same_file(path: str, fd: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:
         return False
+
+
+def inside(path: str, folders: Iterable[str]) -> bool:
+    """Whether a file at ``path`` would lie in one of ``folders``, or below, by whatever way that is reached.
+
+    A bind mount shows a folder under another path: device and inode are the same.
+    """
+    own = {_identity(folder) for folder in folders} - {None}
+    place = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+    while _identity(place) not in own:
+        if place == os.path.dirname(place):
+            return False
+        place = os.path.dirname(place)
+    return True
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def there(path: str) -> bool:

@@ -65,6 +65,17 @@ class Layout:
         """Where a blob lies. Only a parsed digest ever becomes a path."""
         return os.path.join(self.path, "blobs", digest.path)
 
+    def folders(self) -> Iterator[str]:
+        """The folder of the store and those in it, however deep."""
+        yield self.path
+        full = (self.blobs, *(os.path.join(self.corner, name) for name in ("held", "layers")))
+        for top in (self.blobs, self.corner):
+            for place, names, _ in os.walk(top):
+                yield place
+                if place in full:  # What is below has a file for every blob, and no folders.
+                    yield from (os.path.join(place, name) for name in names)
+                    names.clear()
+
     @property
     def exists(self) -> bool:
         """Whether there is a store, or an OCI layout that can serve as one.

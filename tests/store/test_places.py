@@ -16,7 +16,7 @@ import pytest
 
 from tests.builders.images import docker_archive, make_image, oci_archive
 from tests.conftest import Imgtar, snapshot, stored
-from tests.program import need_root, program, words
+from tests.program import mounted, need_root, program, words
 
 APP = make_image("app:1", 2, seed=1)
 MORE = make_image("more:1", 1, seed=2)
@@ -27,13 +27,6 @@ def full(imgtar: Imgtar, tmp_path: Path) -> Imgtar:
     imgtar.load(oci_archive([APP])).ok()
     (tmp_path / "more.tar").write_bytes(oci_archive([MORE]))
     return imgtar
-
-
-def mounted(script: str, command: list[str]) -> list[str]:
-    """The command in a mount namespace of its own in which ``script`` was run before."""
-    need_root("a mount")
-    assert shutil.which("unshare"), "unshare is part of util-linux"
-    return ["unshare", "-m", "--propagation", "private", "sh", "-ec", f'{script}\nexec "$@"', "sh", *command]
 
 
 def without_privilege(command: list[str]) -> list[str]:
