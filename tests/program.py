@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["ROOT", "Done", "limited", "need_root", "program", "words"]
+__all__ = ["ROOT", "Done", "limited", "mounted", "need_root", "program", "words"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -84,3 +85,10 @@ def need_root(what: str) -> None:
         if os.environ.get("IMGTAR_INTEROP") == "required":
             pytest.fail(f"interop is required, but {what} needs root", pytrace=False)
         pytest.skip(f"{what} needs root")
+
+
+def mounted(script: str, command: list[str]) -> list[str]:
+    """The command in a mount namespace of its own in which ``script`` was run before."""
+    need_root("a mount")
+    assert shutil.which("unshare"), "unshare is part of util-linux"
+    return ["unshare", "-m", "--propagation", "private", "sh", "-ec", f'{script}\nexec "$@"', "sh", *command]

@@ -8,7 +8,7 @@ import os
 import select
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from imgtar.errors import Refused
@@ -17,6 +17,7 @@ __all__ = [
     "FileWindow",
     "FileWriter",
     "can_share",
+    "inside",
     "is_damage",
     "opened",
     "read_into",
@@ -91,7 +92,8 @@ def read_window(fd: int, offset: int, size: int, where: str) -> bytes:
 @contextmanager
 def opened(path: str, size: int, where: str) -> Iterator[FileWindow]:
     """Open a whole file of known size for one sequential reading."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # O_NONBLOCK: it was a file when its size was asked; nobody waits for what may stand there now.
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         yield FileWindow(fd, 0, size, where)
     finally:
@@ -109,7 +111,7 @@ def read_into(fd: int, target: memoryview) -> int:
 
 def read_small(path: str, cap: int) -> bytes:
     """Return up to ``cap`` bytes of a regular file. Raises ``OSError``, also for what is none: a fifo would never answer."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -201,6 +203,28 @@ def same_file(path: str, fd: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:
         return False
+
+
+def inside(path: str, folders: Iterable[str]) -> bool:
+    """Whether a file at ``path`` would lie in one of ``folders``, or below, by whatever way that is reached.
+
+    A bind mount shows a folder under another path: device and inode are the same.
+    """
+    own = {_identity(folder) for folder in folders} - {None}
+    place = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+    while _identity(place) not in own:
+        if place == os.path.dirname(place):
+            return False
+        place = os.path.dirname(place)
+    return True
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def there(path: str) -> bool:

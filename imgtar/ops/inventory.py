@@ -12,6 +12,7 @@ from imgtar.model.digest import Digest
 from imgtar.ops.where import opened_listing, refuse_to_replace
 from imgtar.store.store import Store
 from imgtar.transport.inventory_file import write_inventory
+from imgtar.transport.target import check_file_name
 
 __all__ = ["Difference", "TagChange", "differ", "inventory_diff", "listing_json", "make_inventory"]
 
@@ -25,6 +26,7 @@ def make_inventory(
     what opening and reading ``where`` raises.
     """
     if target is not None:
+        check_file_name(target)
         refuse_to_replace(target, [where], store)
     with opened_listing(where, store, report=report) as listing:
         done = listing.without_names() if redact else listing

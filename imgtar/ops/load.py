@@ -27,7 +27,7 @@ def opened_media(
     try:
         for path in paths:
             archives, skipped = medium_paths(path)
-            sources += [open_archive(archive, limits=limits) for archive in archives]
+            sources += [open_archive(archive, limits=limits, found=archive != path) for archive in archives]
             if skipped:
                 report(Event("notice", passed_over(path, skipped)))
         yield sources

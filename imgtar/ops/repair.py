@@ -122,13 +122,15 @@ def repair(
         layout.check_writable()
     done = Repair(dry_run)
     with opened_media(paths, report, limits) as sources:
+        for old, new, reason in make_way(layout, dry_run=dry_run):
+            done.set_aside.append((_below(layout, old), "" if dry_run else _below(layout, new), reason))
         if not dry_run:
-            for old, new in make_way(layout):
-                done.set_aside.append((_below(layout, old), _below(layout, new), "stood where a folder belongs"))
             layout.prepare()
+        elif any(path == _below(layout, layout.corner) for path, _, _ in done.set_aside):
+            layout.check_folders()  # Nobody can take a lock there to look at the rest.
         with store.holding_index() if not dry_run else nullcontext():
             done.marks = mend_marks(layout, dry_run=dry_run)
-            if not (dry_run and done.marks):
+            if not (dry_run and (done.marks or done.set_aside)):
                 layout.check()
             done.index, entries = mend_index(layout, dry_run=dry_run)
         _files(store, entries, done, jobs, report)
@@ -150,13 +152,17 @@ def _below(layout: Layout, path: str) -> str:
 def _take_in(store: Store, done: Repair) -> None:
     """Images whose manifests have come home since the index was made are in it too, without a name."""
     layout = store.layout
-    with store.holding_index():
-        entries = layout.read_index()
+    found: list[Entry] = []
+
+    def edit(entries: list[Entry]) -> list[Entry]:
+        nonlocal found
         reached = needed(layout, entries)
         found = [entry for entry in unnamed_roots(layout) if entry.descriptor.digest not in reached]
-        if found:
-            layout.write_index([*entries, *found])
-            done.index = replace(done.index, found=done.index.found + len(found))
+        return [*entries, *found]
+
+    with store.holding_index():
+        layout.change_index(edit)
+    done.index = replace(done.index, found=done.index.found + len(found))
 
 
 def _nobodys(layout: Layout) -> list[Finding]:

@@ -76,7 +76,9 @@ def verify(
         verdicts = []
         for path in _expanded(paths, report):
             with ExitStack() as own:
-                verdicts.append(_archive(path, fast, jobs, report, limits, own, alone=not against))
+                verdicts.append(
+                    _archive(path, fast, jobs, report, limits, own, alone=not against, found=path not in paths)
+                )
                 if against:
                     kept.enter_context(own.pop_all())  # Its documents are still needed to plan.
         for where in against:
@@ -109,13 +111,24 @@ def _expanded(paths: Sequence[str], report: Report) -> list[str]:
 
 
 def _archive(
-    path: str, fast: bool, jobs: int, report: Report, limits: Limits, stack: ExitStack, *, alone: bool
+    path: str,
+    fast: bool,
+    jobs: int,
+    report: Report,
+    limits: Limits,
+    stack: ExitStack,
+    *,
+    alone: bool,
+    found: bool = False,
 ) -> ArchiveVerdict:
-    """Examine one archive; it is closed with ``stack``. ``alone``: what it lacks, nobody else will bring."""
+    """Examine one archive; it is closed with ``stack``. ``alone``: what it lacks, nobody else will bring.
+
+    ``found``: it is of a folder that was listed (see :func:`open_archive`).
+    """
     verdict = ArchiveVerdict(path)
     fingerprint = Fingerprint()
     try:
-        source = open_archive(path, limits=limits, fingerprint=fingerprint)
+        source = open_archive(path, limits=limits, fingerprint=fingerprint, found=found)
     except ImgtarError as error:
         verdict.findings.append(replace(Finding.of(error), subject=error.where or path))
         return verdict

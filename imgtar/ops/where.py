@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from imgtar.blob.files import inside
 from imgtar.errors import ImgtarError, NotFound, UsageError
 from imgtar.events import Event, Report, silent
 from imgtar.frozen import replace
@@ -83,11 +84,11 @@ def refuse_to_replace(target: str, inputs: Sequence[str], store: Store) -> None:
         if not os.path.exists(where) or _is_name(where):
             continue  # An image of the store, standard input, or something that will not be found.
         if os.path.isdir(where) and (is_layout(where) or os.path.isdir(os.path.join(where, "blobs"))):
-            inside = os.path.realpath(target).startswith(os.path.join(os.path.realpath(where), ""))
+            destroyed = inside(target, (place for place, _, _ in os.walk(where)))
         else:
             files = medium_paths(where)[0] if os.path.isdir(where) else [where]
-            inside = any(os.path.exists(file) and os.path.samefile(file, target) for file in files)
-        if inside:
+            destroyed = any(os.path.exists(file) and os.path.samefile(file, target) for file in files)
+        if destroyed:
             raise UsageError(
                 f"{shown(target)} is what would be read: writing it would destroy it", hint="write to another file"
             )

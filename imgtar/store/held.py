@@ -31,6 +31,7 @@ class HeldCache:
     def __init__(self, corner: str) -> None:
         self._held = os.path.join(corner, "held")
         self._layers = os.path.join(corner, "layers")
+        self._links: dict[str, bool] = {}
 
     @staticmethod
     def look_of(status: os.stat_result) -> str:
@@ -39,7 +40,7 @@ class HeldCache:
 
     def get(self, digest: Digest) -> Knowledge | None:
         """What is known about a blob."""
-        lines = _read(self._path(self._held, digest))
+        lines = _read(self._place(self._held, digest))
         if len(lines) != 3 or lines[2] != "end":
             return None
         look, diff = lines[0], lines[1]
@@ -51,14 +52,14 @@ class HeldCache:
     def note(self, digest: Digest, status: os.stat_result, diff_id: Digest | None) -> None:
         """Remember that the file with that status was verified."""
         body = f"{self.look_of(status)}\n{diff_id or ''}\nend"
-        if _write(self._path(self._held, digest), body) and diff_id is not None and diff_id != digest:
+        if _write(self._place(self._held, digest), body) and diff_id is not None and diff_id != digest:
             known = self.layers_of(diff_id)
             if digest not in known:
-                _write(self._path(self._layers, diff_id), "\n".join([*map(str, known), str(digest), "end"]))
+                _write(self._place(self._layers, diff_id), "\n".join([*map(str, known), str(digest), "end"]))
 
     def layers_of(self, diff_id: Digest) -> list[Digest]:
         """Compressed blobs that were seen to have that diff ID."""
-        lines = _read(self._path(self._layers, diff_id))
+        lines = _read(self._place(self._layers, diff_id))
         if not lines or lines[-1] != "end":
             return []
         try:
@@ -69,13 +70,23 @@ class HeldCache:
     def forget(self, digest: Digest) -> None:
         """Drop what is known about a blob that is deleted."""
         try:
-            os.unlink(self._path(self._held, digest))
+            os.unlink(self._place(self._held, digest))
         except OSError:
             return  # A stale note is harmless: it is compared with the file, which is gone.
 
     @staticmethod
     def _path(folder: str, digest: Digest) -> str:
         return os.path.join(folder, digest.path)
+
+    def _place(self, folder: str, digest: Digest) -> str:
+        """Where a note lies; nowhere when a folder on the way is a link, for what that leads to is not the store's."""
+        path = self._path(folder, digest)
+        for place in (folder, os.path.dirname(path)):
+            if place not in self._links:
+                self._links[place] = os.path.islink(place)
+            if self._links[place]:
+                return ""
+        return path
 
 
 def _read(path: str) -> list[str]:
@@ -88,6 +99,8 @@ def _read(path: str) -> list[str]:
 def _write(path: str, body: str) -> bool:
     # In place: a temporary file would stay for ever when this process is killed. Whoever reads a half-written note, or
     # what two writers made of one, does not find "end" alone in its last line.
+    if not path:
+        return False
     try:
         make_folders(os.path.dirname(path))
         with open(new_file(path), "w", encoding="ascii") as file:

@@ -104,7 +104,7 @@ class StoreInventory:
             return None
         path = self.layout.blob_path(digest)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 raw = read_window(fd, 0, status.st_size, path)
             finally:

@@ -17,12 +17,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from imgtar.blob.files import is_damage, read_small, read_window, sync_directory, there, write_all
-from imgtar.errors import LocalTrouble, Refused, StoreTrouble, local_trouble
+from imgtar.errors import Conflict, ImgtarError, LocalTrouble, Refused, StoreTrouble, local_trouble
 from imgtar.model.digest import Digest
 from imgtar.model.documents import parse_layout
 from imgtar.model.strictjson import fold
@@ -34,6 +35,11 @@ from imgtar.text import shown
 __all__ = ["Layout"]
 
 _VERSION = 1
+
+_TRIES = 100
+"""So often a change of the index is made anew because another program has written there meanwhile."""
+_LOOKS, _PAUSE = 30, 0.01
+"""So often, and after so many seconds each, an index is looked at again that another program may be writing in place."""
 
 
 class Layout:
@@ -51,11 +57,25 @@ class Layout:
         self.version_path = os.path.join(self.corner, "version")
         self.mark_path = os.path.join(self.path, "oci-layout")
         self.kept_path = os.path.join(self.corner, "index.kept")
+        self.damaged = os.path.join(self.corner, "damaged")
+        self.blobs = os.path.join(self.path, "blobs")
+        self.blob_folders = (self.blobs, *(os.path.join(self.blobs, name) for name in ("sha256", "sha512")))
         self._read: tuple[bytes, list[Entry], bool] | None = None
 
     def blob_path(self, digest: Digest) -> str:
         """Where a blob lies. Only a parsed digest ever becomes a path."""
         return os.path.join(self.path, "blobs", digest.path)
+
+    def folders(self) -> Iterator[str]:
+        """The folder of the store and those in it, however deep."""
+        yield self.path
+        full = (self.blobs, *(os.path.join(self.corner, name) for name in ("held", "layers")))
+        for top in (self.blobs, self.corner):
+            for place, names, _ in os.walk(top):
+                yield place
+                if place in full:  # What is below has a file for every blob, and no folders.
+                    yield from (os.path.join(place, name) for name in names)
+                    names.clear()
 
     @property
     def exists(self) -> bool:
@@ -80,16 +100,16 @@ class Layout:
             raise StoreTrouble("is a file, not a store", where=self.path, hint="give a folder with --store")
         if not self.exists and os.path.isdir(self.path):
             foreign = [name for name in os.listdir(self.path) if name not in _OWN and not name.endswith(".tmp")]
-            if os.path.lexists(self.corner) and not os.path.isdir(self.corner):
-                foreign.append("imgtar")
+            foreign += [os.path.basename(path) for path in (self.blobs, self.corner) if _misplaced(path)]
             if foreign:
                 raise StoreTrouble(
                     f"the folder is neither empty nor a store: it holds {shown(foreign[0])}",
                     where=self.path,
                     hint="give an empty or a new folder with --store",
                 )
+        self.check_folders()
         os.makedirs(self.path, FOLDER, exist_ok=True)
-        blobs = os.path.join(self.path, "blobs")
+        blobs = self.blobs
         for folder in (os.path.join(blobs, "sha256"), self.staging):
             make_folders(folder)
         for folder in (blobs, os.path.join(blobs, "sha256"), self.corner, self.staging):
@@ -125,12 +145,31 @@ class Layout:
     def check(self) -> None:
         """Raise :class:`StoreTrouble` for a store that is newer than this program or not a layout."""
         self._check_version()
+        self.check_folders()
         try:
             parse_layout(read_small(self.mark_path, 1 << 16), "oci-layout")
         except FileNotFoundError:
             raise StoreTrouble("oci-layout is missing", where=self.path, hint=_MARK_HINT) from None
+        except OSError as error:
+            if not is_damage(error):
+                raise
+            message = f"cannot be read: {error.strerror}"
+            raise StoreTrouble(message, where=self.mark_path, hint=_MARK_HINT) from None
         except Refused as error:
             raise StoreTrouble(error.message, where=self.mark_path, hint=_MARK_HINT) from None
+
+    def check_folders(self) -> None:
+        """Raise :class:`StoreTrouble` when something else stands where a folder of the store belongs.
+
+        A link above all: what it leads to is not ours to write to, and much less to sweep or to prune. Only the path of
+        the store itself may be one.
+        """
+        for folder in (self.corner, self.staging, self.damaged, *self.blob_folders):
+            kind = _misplaced(folder)
+            if kind:
+                own = folder.startswith(self.corner) or not os.path.isdir(folder)
+                hint = _AWAY if own else "put the folder itself there; only the path of the whole store may be a link"
+                raise StoreTrouble(f"is {kind}, where a folder of the store belongs", where=folder, hint=hint)
 
     def _check_version(self) -> None:
         text = self._refuse_newer()
@@ -180,9 +219,10 @@ class Layout:
 
     def stored_blobs(self) -> Iterator[tuple[Digest, int]]:
         """Every file in ``blobs/`` whose name is a digest, with its size; what else lies there is passed over."""
-        base = os.path.join(self.path, "blobs")
         for algorithm, length in (("sha256", 64), ("sha512", 128)):
-            folder = os.path.join(base, algorithm)
+            folder = os.path.join(self.blobs, algorithm)
+            if os.path.islink(self.blobs) or os.path.islink(folder):
+                continue  # What lies there is somebody else's.
             try:
                 listing = os.scandir(folder)
             except (FileNotFoundError, NotADirectoryError):
@@ -246,10 +286,59 @@ class Layout:
         names = {entry.name for entry in entries}
         return sorted(one.name.familiar for one in parse_entries(kept) if one.name and one.name not in names)
 
+    def change_index(
+        self, edit: Callable[[list[Entry]], Sequence[Entry]], committed: Callable[[], object] = lambda: None
+    ) -> Sequence[Entry]:
+        """Replace the index by what ``edit`` makes of its entries, and return that. Under the index lock.
+
+        Other programs know no lock. When one has written the index since it was read, ``edit`` is asked again, of what
+        is there now. ``committed``: see :meth:`write_index`. Raises what ``edit`` raises, and :class:`Conflict` when the
+        other one does not end.
+        """
+        for attempt in range(_TRIES):
+            try:
+                before = self.reread_index()
+                after = edit(list(before))
+            except ImgtarError:
+                if attempt:
+                    self.keep(self.raw_index)  # Not what nobody has committed.
+                raise
+            if _same(after, before):
+                if attempt:
+                    self.keep(self.raw_index)
+                self.sync_index()
+                committed()
+                return after
+            if self.write_index(after, committed, over=self.raw_index):
+                return after
+        self.keep(self.raw_index)
+        raise Conflict(
+            "another program writes the index again and again",
+            where=self.index_path,
+            hint="run the same command again when it has ended",
+        )
+
+    def reread_index(self) -> list[Entry]:
+        """The entries of an index that was good a moment ago: what is damaged now, somebody may be writing in place."""
+        for _ in range(_LOOKS):
+            try:
+                return self.read_index()
+            except StoreTrouble:
+                time.sleep(_PAUSE)
+        return self.read_index()
+
     def write_index(
-        self, entries: Sequence[Entry], committed: Callable[[], object] = lambda: None, *, like: bytes | None = None
-    ) -> None:
+        self,
+        entries: Sequence[Entry],
+        committed: Callable[[], object] = lambda: None,
+        *,
+        over: bytes | None = None,
+        like: bytes | None = None,
+    ) -> bool:
         """Replace ``index.json`` atomically and durably: this is the commit point of every change.
+
+        Only if it still says what it said (``over``, ``None``: there was none). Returns whether that was so: else a
+        program that knows no lock was quicker, and it is as that one left it.
 
         ``committed`` is called once the new index is in place, also when what comes after that fails or is interrupted.
         What other tools wrote into the index beside its list stays: into ``like``, if the present one is lost.
@@ -257,18 +346,25 @@ class Layout:
         if not there(self.version_path):
             self._replace(self.version_path, f"{_VERSION}\n".encode())  # Made by another tool; from now on it is ours.
             sync_directory(self.corner)
-        ordered = sorted(entries, key=lambda e: (e.name.full if e.name else "~", e.label, str(e.digest)))
-        raw = encode_index(ordered, self._foreign_members(like))
-        # First, so that the copy is never older than the index; what it names is there already.
-        self.keep(raw)
+        raw = encode_index(_in_order(entries), self._foreign_members(over if like is None else like))
+        temporary = self._written(self.index_path, raw)
         try:
-            self._replace(self.index_path, raw)
+            # First, so that the copy is never older than the index; what it names is there already.
+            self.keep(raw)
+            # Last, because between this and the rename nobody sees what another program does.
+            if not self._still_says(over):
+                os.unlink(temporary)
+                return False
+            self._rename(temporary, self.index_path)
             self.sync_index()
         except BaseException:
             if self._is_index(raw):
                 committed()
+            with suppress(OSError):  # The first error is the one to tell.
+                os.unlink(temporary)
             raise
         committed()
+        return True
 
     def keep(self, raw: bytes) -> None:
         """Replace the kept copy of ``index.json``, durably. Under the index lock."""
@@ -288,12 +384,26 @@ class Layout:
         except (OSError, Refused):
             return False
 
-    def _foreign_members(self, like: bytes | None) -> dict[str, Any]:
+    def _still_says(self, raw: bytes | None) -> bool:
+        """Whether ``index.json`` is as it was read (``None``: not there), with as little as possible after the last look."""
         try:
-            if like is None:
-                with open(self.index_path, "rb") as file:
-                    like = file.read()
+            fd = os.open(self.index_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                look = _look(os.fstat(fd))
+                return _whole(fd) == raw and _look(os.lstat(self.index_path)) == look
+            finally:
+                os.close(fd)
         except FileNotFoundError:
+            return raw is None
+        except Refused:
+            return False  # It became shorter while it was read, or is no file any more.
+        except OSError as error:
+            if not is_damage(error):
+                raise
+            return False
+
+    def _foreign_members(self, like: bytes | None) -> dict[str, Any]:
+        if like is None:
             return {}
         if self._read is not None and self._read[2] and self._read[0] == like:
             return {}  # It has imgtar's own form, and so nothing else.
@@ -301,25 +411,73 @@ class Layout:
         return {key: item for key, item in value.items() if fold(key) not in _OWN_MEMBERS}
 
     def _replace(self, path: str, body: bytes) -> None:
+        temporary = self._written(path, body)
+        try:
+            self._rename(temporary, path)
+        except BaseException:
+            with suppress(OSError):  # The first error is the one to tell.
+                os.unlink(temporary)
+            raise
+
+    def _written(self, path: str, body: bytes) -> str:
+        """Write what is to become ``path``, durably, under a name that nobody reads; return that."""
         # One fixed name, made under the lock: what a killed process left has no owner.
         temporary = os.path.join(self.corner, f"{os.path.basename(path)}.new")
-        fd = new_file(temporary)
+        try:
+            fd = new_file(temporary)
+        except IsADirectoryError:
+            raise _folder_in_the_way(temporary) from None
         try:
             try:
                 write_all(fd, body)
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):  # The first error is the one to tell.
                 os.unlink(temporary)
             raise
+        return temporary
+
+    def _rename(self, temporary: str, path: str) -> None:
+        try:
+            os.replace(temporary, path)
+        except IsADirectoryError:
+            raise _folder_in_the_way(path) from None
 
 
 _OWN_MEMBERS = ("schemaversion", "mediatype", "manifests")
 _OWN = ("blobs", "imgtar", "oci-layout", "lost+found", "index.json")
 """``index.json`` too: another process may have put it there since we looked."""
+
+
+def _misplaced(folder: str) -> str:
+    """What stands in the place of a folder, if anything but a folder does."""
+    try:
+        mode = os.lstat(folder).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    return "" if stat.S_ISDIR(mode) else "a symbolic link" if stat.S_ISLNK(mode) else "a file"
+
+
+def _folder_in_the_way(path: str) -> StoreTrouble:
+    return StoreTrouble("is a folder, where a file of the store belongs", where=path, hint=_AWAY)
+
+
+def _in_order(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries as they stand in the file: so that the same images give the same bytes."""
+    return sorted(entries, key=lambda entry: (entry.name.full if entry.name else "~", entry.label, str(entry.digest)))
+
+
+def _same(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
+    """Whether they point at the same in the same order; what nobody changed is the same object."""
+    return len(one) == len(other) and all(
+        mine is yours or mine.descriptor == yours.descriptor for mine, yours in zip(one, other, strict=True)
+    )
+
+
+def _look(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _size(item: os.DirEntry[str]) -> int:
@@ -352,3 +510,4 @@ def _whole(fd: int) -> bytes:
 _REPAIR = "imgtar repair rebuilds it from the copy that is kept beside it, or from the blobs"
 _ONE_PLACE = "a blob is moved into its place at one stroke, so a store lies in one file system: unmount it"
 _MARK_HINT = "imgtar repair writes it again"
+_AWAY = "imgtar repair moves it away"

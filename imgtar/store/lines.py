@@ -62,8 +62,9 @@ class LineFile:
         try:
             fd = os.open(self.path, flags, FILE)
             try:
-                if os.fstat(fd).st_nlink != 1:
-                    return  # Somebody linked another file to this name: nothing of ours belongs there.
+                status = os.fstat(fd)
+                if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
+                    return  # Somebody linked another file to this name, or it is none: nothing of ours belongs there.
                 settle(fd, self.path)
                 # The first line break ends what another process may have left unfinished.
                 write_all(fd, b"\n" + _joined(lines))

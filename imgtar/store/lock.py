@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ DEFAULT_LOCK_TIMEOUT = 300.0
 
 _PATIENCE = 10.0
 """So many seconds those who share a lock let somebody go first who wants it alone, and who may wait for an hour."""
+
+_NO_FILE = "a lock of the store is no regular file"
+_AWAY = "imgtar repair moves it away"
 
 _sharing: Counter[str] = Counter()
 """Lock files that this process shares. Who is in does not queue again: he would be waited for, and wait."""
@@ -78,7 +82,21 @@ def try_flock(fd: int, mode: int, path: str) -> bool:
 
 
 def _opened(path: str, *, shared: bool) -> int | None:
-    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    """The lock file at ``path``; ``None`` when a reader may not make it. Raises :class:`StoreTrouble` for no file."""
+    try:
+        fd = _open_or_make(path, shared=shared)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise StoreTrouble(_NO_FILE, where=path, hint=_AWAY) from None
+    if fd is not None and not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise StoreTrouble(_NO_FILE, where=path, hint=_AWAY)
+    return fd
+
+
+def _open_or_make(path: str, *, shared: bool) -> int | None:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | flags, FILE)
     except OSError as error:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from imgtar.blob.files import is_damage, read_small, sync_directory, there
-from imgtar.errors import ImgtarError, Refused, StoreTrouble, local_trouble
+from imgtar.errors import Conflict, ImgtarError, Refused, StoreTrouble, local_trouble
 from imgtar.frozen import frozen
 from imgtar.graph.walk import Walker
 from imgtar.model import mediatype
@@ -103,7 +103,12 @@ def mend_index(layout: Layout, *, dry_run: bool) -> tuple[Mended, list[Entry]]:
         aside = os.path.relpath(moved, layout.path) if moved else ""
         if not good:
             _put_aside(layout, layout.kept_path)
-        layout.write_index(chosen, like=raw if kept else None)
+        if not layout.write_index(chosen, like=raw if kept else None):
+            raise Conflict(
+                "another program has made a new index while this one was mended",
+                where=layout.index_path,
+                hint=f"look at it, move it away, and run imgtar repair again: the names are in {layout.kept_path}",
+            )
     return Mended(state, reason, aside, len(found)), chosen
 
 

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from imgtar.blob.files import is_damage, opened, sync_directory, there
 from imgtar.blob.measure import Measure, measure
@@ -116,7 +116,7 @@ def examine_blobs(layout: Layout, jobs: int, report: Report, *, note: bool) -> E
                 found.misfits.append(Misfit(path, digest, actual, reason, look))
 
     items: list[tuple[str, Digest | None]] = [(layout.blob_path(digest), digest) for digest, _ in named]
-    elsewhere = (os.path.join(_damaged(layout), "blobs"), os.path.join(layout.path, "lost+found"))
+    elsewhere = (os.path.join(layout.damaged, "blobs"), os.path.join(layout.path, "lost+found"))
     aside = [path for folder in elsewhere for path in _files(folder)]
     each(look_at, [*items, *((path, None) for path in (*strays(layout), *aside))], jobs)
     report(Event("end"))
@@ -148,20 +148,20 @@ def _measured(
     return measured, f"has the digest {measured.digest}"
 
 
-def _damaged(layout: Layout) -> str:
-    return os.path.join(layout.corner, "damaged")
-
-
 def _files(folder: str) -> list[str]:
+    """Every file below a folder of the store. A link to a folder elsewhere is none: nothing there is ours to move."""
+    if os.path.islink(folder):
+        return []
     return sorted(os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
 
 
 def strays(layout: Layout) -> list[str]:
     """The paths of files in ``blobs/`` whose place or name is not that of a blob."""
-    base = os.path.join(layout.path, "blobs")
     blobs = {layout.blob_path(digest) for digest, _ in layout.stored_blobs()}
-    found = []
-    for folder, folders, files in os.walk(base):
+    found: list[str] = []
+    if os.path.islink(layout.blobs):
+        return found
+    for folder, folders, files in os.walk(layout.blobs):
         folders[:] = [name for name in folders if os.path.join(folder, name) not in blobs]
         found += [path for name in files if (path := os.path.join(folder, name)) not in blobs]
     return sorted(found)
@@ -235,34 +235,71 @@ def _unchanged(misfit: Misfit) -> bool:
         return False
 
 
-def _is_folder(path: str) -> bool:
+def make_way(layout: Layout, *, dry_run: bool) -> list[tuple[str, str, str]]:
+    """Rename what stands in the place of something of the store, before anything else is done.
+
+    Returns the old path of each, the new one, and what is wrong. A link to a folder is no folder: what it leads to is not
+    the store's. But one in the place of ``blobs``, or of a folder there, stays, and is refused (see
+    :meth:`Layout.check_folders`): whoever made it may have moved the blobs to where it leads.
+    """
+    moved: list[tuple[str, str, str]] = []
+    strange: list[str] = []
+    for path, is_own, reason in _own_places(layout):
+        if any(path.startswith(os.path.join(above, "")) for above in strange):
+            continue  # That would be behind a link: in a dry run, or in what the blobs were moved to.
+        try:
+            # A disk that cannot tell is an error: what is sound must not be moved away.
+            mode = os.lstat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if is_own(mode):
+            continue
+        strange.append(path)
+        if path in layout.blob_folders and _leads_to_a_folder(path):
+            continue
+        count, target = 0, f"{path}.damaged"
+        while there(target):
+            count += 1
+            target = f"{path}.damaged.{count}"
+        if not dry_run:
+            os.rename(path, target)
+            sync_directory(os.path.dirname(path))
+        moved.append((path, target, reason))
+    return moved
+
+
+def _own_places(layout: Layout) -> Iterator[tuple[str, Callable[[int], bool], str]]:
+    """Every place where something of the store's own belongs, from the top down, with what kind of thing that is.
+
+    But for what is said to be damaged anyway when it is no file: the index, its copy and the marks.
+    """
+    caches = [os.path.join(layout.corner, name) for name in ("held", "layers")]
+    aside = [layout.damaged, *(os.path.join(layout.damaged, name) for name in ("imgtar", "blobs"))]
+    folders = [layout.corner, *layout.blob_folders, layout.staging, *caches, *aside]
+    folders += [os.path.join(place, name) for place in (*caches, aside[-1]) for name in ("sha256", "sha512")]
+    for folder in folders:
+        yield folder, stat.S_ISDIR, "stood where a folder belongs"
+    for lock in (layout.index_lock, layout.blobs_lock, layout.gate_lock):
+        yield lock, stat.S_ISREG, "stood where a lock file belongs"
+    for name in ("images", "roots"):
+        yield os.path.join(layout.corner, name), stat.S_ISREG, "stood where a cache belongs"
+    for path in (layout.index_path, layout.kept_path, layout.version_path, layout.mark_path):
+        new = os.path.join(layout.corner, f"{os.path.basename(path)}.new")
+        # Anything but a folder is replaced when its time comes.
+        yield new, lambda mode: not stat.S_ISDIR(mode), "stood where a new file is written"
+
+
+def _leads_to_a_folder(path: str) -> bool:
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except FileNotFoundError:
         return False  # A link to nowhere.
 
 
-def make_way(layout: Layout) -> list[tuple[str, str]]:
-    """Rename what stands where a folder of the store belongs; return old and new paths. Before anything else is done."""
-    base = os.path.join(layout.path, "blobs")
-    moved: list[tuple[str, str]] = []
-    for folder in (layout.corner, _damaged(layout), base, os.path.join(base, "sha256"), layout.staging):
-        # Asked so that a disk that cannot tell is an error: a folder that is sound must not be moved away.
-        if there(folder) and not _is_folder(folder):
-            count, target = 0, f"{folder}.damaged"
-            while there(target):
-                count += 1
-                target = f"{folder}.damaged.{count}"
-            os.rename(folder, target)
-            sync_directory(os.path.dirname(folder))
-            moved.append((folder, target))
-    return moved
-
-
 def set_aside(layout: Layout, path: str) -> str:
     """Rename ``path`` into ``imgtar/damaged/``; return where it is now. Durable."""
     below = os.path.relpath(path, layout.path)
-    target = place = os.path.join(_damaged(layout), below)
+    target = place = os.path.join(layout.damaged, below)
     make_folders(os.path.dirname(target))
     folder = os.path.dirname(target)
     while folder != layout.path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,37 +16,73 @@ from imgtar.store.rights import FILE, FOLDER, settle, settle_folder
 
 __all__ = ["staging_area", "sweep"]
 
+_OURS = re.compile("[0-9a-f]{16}")
+
 
 def sweep(layout: Layout) -> None:
-    """Remove what dead transactions left. A living one holds the lock of its folder."""
+    """Remove what dead transactions left. A living one holds the lock of its folder.
+
+    Only folders with names as we give them, and nothing that a link leads to, not even one in the place of the staging
+    folder: see :func:`_remove`.
+    """
+    with _opened(layout) as staging:
+        if staging is None:
+            return
+        for name in filter(_OURS.fullmatch, os.listdir(staging)):
+            folder = os.path.join(layout.staging, name)
+            try:
+                lock = _open_lock(folder, staging)
+            except OSError:
+                continue  # Gone meanwhile, or not a transaction's folder.
+            try:
+                # The file that is locked must still be the one in the folder: else another sweep has been here, and the
+                # folder may be somebody's who lives.
+                if try_flock(lock, fcntl.LOCK_EX, folder) and same_file(os.path.join(folder, "lock"), lock):
+                    _remove(name, staging)
+            except OSError:
+                continue  # A disk that does not answer: whoever comes next may have better luck.
+            finally:
+                os.close(lock)
+
+
+@contextmanager
+def _opened(layout: Layout) -> Iterator[int | None]:
+    """The staging folder, open; ``None`` when there is none. No link is followed on the way from the store to it."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        names = os.listdir(layout.staging)
+        corner = os.open(layout.corner, flags)
     except FileNotFoundError:
+        yield None
         return
-    for name in names:
-        folder = os.path.join(layout.staging, name)
-        try:
-            fd = _open_lock(folder)
-        except OSError:
-            continue  # Gone meanwhile, or not a transaction's folder.
-        try:
-            # The file that is locked must still be the one in the folder: else another sweep has been here, and the
-            # folder may be somebody's who lives.
-            if try_flock(fd, fcntl.LOCK_EX, folder) and same_file(os.path.join(folder, "lock"), fd):
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            continue  # A disk that does not answer: whoever comes next may have better luck.
-        finally:
-            os.close(fd)
-
-
-def _open_lock(folder: str) -> int:
-    # A file, open for writing: NFS passes only such locks on to other hosts, and knows none on directories.
-    os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
-    path = os.path.join(folder, "lock")
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE)
     try:
-        settle(fd, path)
+        staging = os.open("staging", flags, dir_fd=corner)
+    except FileNotFoundError:
+        staging = None
+    finally:
+        os.close(corner)
+    try:
+        yield staging
+    finally:
+        if staging is not None:
+            os.close(staging)
+
+
+def _remove(name: str, staging: int) -> None:
+    """Remove the folder ``name`` in the open folder ``staging`` with all that is in it. Links are removed, not followed."""
+    shutil.rmtree(name, ignore_errors=True, dir_fd=staging)
+
+
+def _open_lock(folder: str, staging: int | None = None) -> int:
+    name = folder if staging is None else os.path.basename(folder)
+    # A file, open for writing: NFS passes only such locks on to other hosts, and knows none on directories.
+    inside = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging)
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open("lock", flags, FILE, dir_fd=inside)
+    finally:
+        os.close(inside)
+    try:
+        settle(fd, os.path.join(folder, "lock"))
     except BaseException:
         os.close(fd)
         raise
@@ -77,7 +114,9 @@ def staging_area(layout: Layout) -> Iterator[str]:
         if fd >= 0:
             os.close(fd)
         if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError), _opened(layout) as staging:
+                if staging is not None:
+                    _remove(os.path.basename(folder), staging)
             # Without a descriptor, of which there may be none left, it goes too if there is nothing else in it.
             with suppress(OSError):
                 os.unlink(os.path.join(folder, "lock"))

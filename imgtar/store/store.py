@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from imgtar.blob.files import opened
+from imgtar.blob.files import inside, opened
 from imgtar.errors import NotFound, UsageError
 from imgtar.events import Event, Report, silent
 from imgtar.graph.catalog import Catalog
@@ -95,8 +94,7 @@ class Store:
 
     def refuse_as_target(self, path: str) -> None:
         """Raise :class:`UsageError` when ``path``, a file to be written, lies in the store: it may be its index."""
-        target = os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(path))), "")
-        if target.startswith(os.path.join(os.path.realpath(self.layout.path), "")) and self.layout.exists:
+        if inside(path, self.layout.folders()) and self.layout.exists:
             raise UsageError(
                 f"{shown(path)} lies inside the store {shown(self.layout.path)}", hint="write to another folder"
             )
@@ -121,18 +119,16 @@ class Store:
             yield self.layout
 
     def change(self, edit: Callable[[list[Entry]], Sequence[Entry]]) -> None:
-        """Replace the index by what ``edit`` makes of it, under the index lock. Raises what ``edit`` raises."""
+        """Replace the index by what ``edit`` makes of it, under the index lock. Raises what ``edit`` raises.
+
+        It is asked again when a program that knows no lock has written the index meanwhile.
+        """
         from imgtar.store.transaction import tidy
 
         self._require()
         make_folders(self.layout.corner)
         with self.holding_index():
-            before = self.layout.read_index()
-            after = tidy(list(edit(list(before))))
-            if after != before:
-                self.layout.write_index(after, lambda: self.report(Event("commit")))
-            else:
-                self.layout.sync_index()
+            self.layout.change_index(lambda entries: tidy(list(edit(entries))), lambda: self.report(Event("commit")))
 
     def source(self, inventory: StoreInventory) -> StoreSource:
         """The store as a :class:`imgtar.ports.Source`, as ``inventory`` saw it."""

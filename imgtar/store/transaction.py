@@ -36,6 +36,7 @@ _DAMAGED = "the content is damaged or was changed: make the archive again, or co
 _SMALL = 256 << 10
 _SMALL_TOTAL = 16 << 20
 _MARGIN = 1 << 20
+"""Bytes that stay free beside a load, for the index and for what files take beyond their size; no more than it needs itself."""
 _SYNCING = 16
 """Files that are synced at once: a journal that is asked for many at a time commits them together."""
 
@@ -231,11 +232,17 @@ class StoreTransaction:
             )
 
     def _check_space(self, coming: Sequence[tuple[Write, Blob]]) -> None:
-        free = shutil.disk_usage(self._layout.path).free
+        """Raise ``E_SPACE`` when what is yet to be written does not fit. What is staged or held needs nothing more.
+
+        But for the index and small documents: a disk that is too full for these says so when they are written.
+        """
         needed = sum(write.size for write, _ in coming)
-        if needed + _MARGIN > free:  # What shares its blocks with the archive needs none of its own.
+        if not needed:
+            return
+        free = shutil.disk_usage(self._layout.path).free
+        if needed + min(needed, _MARGIN) > free:  # What shares its blocks with the archive needs none of its own.
             needed -= sum(write.size for write, blob in coming if write.made_from is None and self._can_share(blob))
-        if needed + _MARGIN > free:
+        if needed + min(needed, _MARGIN) > free:
             raise LocalTrouble(
                 f"the load needs {human_size(needed)}, only {human_size(free)} are free",
                 code="E_SPACE",
@@ -267,20 +274,21 @@ class StoreTransaction:
         # Sync without any lock: this is the slow part, and nothing is visible yet.
         each(lambda item, _: _sync(str(item[0])), list(self._ready.values()), _SYNCING)
         with locked(self._layout.index_lock, shared=False, timeout=self._lock_timeout, report=self._report):
-            entries = self._layout.read_index()
-            if plan.no_clobber:
-                _refuse_moves(entries, plan)
+            # Before anything is moved: it may be unreadable, or a tag may have moved.
+            self._merged(self._layout.reread_index(), plan)
             self._still_there(plan)
-            merged = _merge(entries, plan)
             self._publish(plan.reused)
-            if not _same(merged, entries):
-                self._layout.write_index(merged, lambda: self._report(Event("commit")))
-            else:
-                self._layout.sync_index()
-                self._report(Event("commit"))
+            merged = self._layout.change_index(
+                lambda entries: self._merged(entries, plan), lambda: self._report(Event("commit"))
+            )
         documents = [write.digest for write in plan.writes if write.kind in ("manifest", "index")]
         self._inventory.note_images(documents, len(merged))
         return Receipt(plan.bytes_to_write, plan.bytes_reused, len(plan.writes), len(plan.reused))
+
+    def _merged(self, entries: list[Entry], plan: Plan) -> list[Entry]:
+        if plan.no_clobber:
+            _refuse_moves(entries, plan)
+        return _merge(entries, plan)
 
     def _still_there(self, plan: Plan) -> None:
         # The shared blobs.lock keeps other imgtars from deleting; other tools know no lock.
@@ -358,13 +366,6 @@ def _merge(entries: list[Entry], plan: Plan) -> list[Entry]:
             known.add(root.descriptor.digest)
             merged.append(Entry.make(root.descriptor, None, root.parent, root.labels[0] if root.labels else ""))
     return tidy(_with_parents(merged, plan))
-
-
-def _same(one: list[Entry], other: list[Entry]) -> bool:
-    """Whether they point at the same in the same order; what nobody changed is the same object."""
-    return len(one) == len(other) and all(
-        mine is yours or mine.descriptor == yours.descriptor for mine, yours in zip(one, other, strict=True)
-    )
 
 
 def _with_parents(entries: list[Entry], plan: Plan) -> list[Entry]:

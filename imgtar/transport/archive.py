@@ -25,7 +25,14 @@ from imgtar.ports import Blob, Dock
 from imgtar.text import shown
 from imgtar.transport.detect import describe_head, is_tar_head, looks_like_other
 from imgtar.transport.interpret import Interpretation, interpret
-from imgtar.transport.members import DirectoryMembers, Members, PassedMembers, TarMembers, claimed_digest
+from imgtar.transport.members import (
+    DirectoryMembers,
+    Members,
+    PassedMembers,
+    TarMembers,
+    changed_meanwhile,
+    claimed_digest,
+)
 
 __all__ = ["DirectorySource", "StreamSource", "TarSource"]
 
@@ -298,11 +305,14 @@ def check_head(head: bytes, label: str, *, decompressed: bool) -> None:
 
 
 class DirectorySource(_Archive):
-    """An OCI layout directory, a ``dir`` layout, or an unpacked archive. Links in it are refused, not followed."""
+    """An OCI layout directory, a ``dir`` layout, or an unpacked archive. Links in it are refused, not followed.
 
-    def __init__(self, label: str, path: str, limits: Limits = DEFAULT_LIMITS) -> None:
+    Takes over the descriptor ``fd`` of the directory.
+    """
+
+    def __init__(self, label: str, fd: int, limits: Limits = DEFAULT_LIMITS) -> None:
         super().__init__(label, limits)
-        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fd = fd
 
     def survey(self, dock: Dock) -> Catalog:
         """See :class:`imgtar.ports.Source`."""
@@ -325,15 +335,18 @@ class DirectorySource(_Archive):
                     if count > self.limits.entries:
                         raise Refused("E_LIMIT", f"has more than {self.limits.entries} entries", where=self.label)
                     name = posixpath.join(folder, item.name)
-                    status = item.stat(follow_symlinks=False)
+                    try:
+                        status = item.stat(follow_symlinks=False)
+                        linked = os.readlink(item.name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
+                    except OSError as error:
+                        raise changed_meanwhile(error, f"{self.label}: {shown(name)}") from None
                     if stat.S_ISREG(status.st_mode):
                         members.add(name, status.st_size)
                     elif stat.S_ISDIR(status.st_mode):
                         if depth < 3:
                             folders.append((name, depth + 1))
                     elif stat.S_ISLNK(status.st_mode) and name.endswith("/layer.tar"):
-                        target = posixpath.normpath(posixpath.join(folder, os.readlink(item.name, dir_fd=fd)))
-                        members.links[name] = target
+                        members.links[name] = posixpath.normpath(posixpath.join(folder, linked))
                     elif folder == "" or name.startswith("blobs"):
                         kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a special file"
                         raise Refused("E_LINK", f"{shown(name)} is {kind}", where=self.label)
@@ -351,9 +364,7 @@ class DirectorySource(_Archive):
             try:
                 inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
             except OSError as error:
-                raise Refused(
-                    "E_LINK", f"{shown(folder)} changed while it was read: {error.strerror}", where=self.label
-                ) from None
+                raise changed_meanwhile(error, f"{self.label}: {shown(folder)}") from None
             finally:
                 os.close(current)
             current = inner

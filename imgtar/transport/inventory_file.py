@@ -29,7 +29,7 @@ def is_inventory(path: str) -> bool:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             head = file.read(SNIFF_BYTES)
             if sniff(head) is not Compression.NONE:
                 size = os.fstat(file.fileno()).st_size
@@ -47,8 +47,10 @@ def read_inventory(path: str, limits: Limits = DEFAULT_LIMITS) -> Listing:
     """Read an inventory file. Raises :class:`Refused` when it is damaged, truncated or of another kind."""
     label = printable(path, limit=None)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise Refused("E_LINK", "changed while it was read: it was an inventory file", where=label)
             size = os.fstat(fd).st_size
             content = plain(FileWindow(fd, 0, size, label), where=label, limits=limits)
             raw = bytearray()

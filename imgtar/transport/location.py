@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
 from imgtar.blob.files import widen_pipe
-from imgtar.errors import NotFound, local_trouble
+from imgtar.errors import NotFound, Refused, local_trouble
 from imgtar.model.digest import Digest, Hasher
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import plural, printable, shown
@@ -45,16 +45,23 @@ class Fingerprint:
 
 
 def open_archive(
-    path: str, *, stdin_fd: int = 0, limits: Limits = DEFAULT_LIMITS, fingerprint: Fingerprint | None = None
+    path: str,
+    *,
+    stdin_fd: int = 0,
+    limits: Limits = DEFAULT_LIMITS,
+    fingerprint: Fingerprint | None = None,
+    found: bool = False,
 ) -> ArchiveSource:
     """Open one archive. ``path`` is a file, a layout directory, or ``-`` for the descriptor ``stdin_fd``.
 
+    ``found``: nobody named it, it is of a folder that was listed, and was no fifo then. Nobody waits for one.
     Raises :class:`NotFound`, :class:`LocalTrouble`, or :class:`Refused` for what is plainly something else.
     """
     label = STANDARD_INPUT if path == "-" else printable(path, limit=None)
     try:
-        # O_NONBLOCK, so that a fifo without a writer is opened; reading it then waits as it should.
-        fd = os.dup(stdin_fd) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        waits = path != "-" and not found and _is_fifo(path)
+        flags = os.O_RDONLY | os.O_CLOEXEC | (0 if waits else os.O_NONBLOCK)
+        fd = os.dup(stdin_fd) if path == "-" else os.open(path, flags)
     except FileNotFoundError:
         raise NotFound(
             f"no such file or directory: {shown(path)}", hint="check the path and that the medium is mounted"
@@ -62,15 +69,24 @@ def open_archive(
     except NotADirectoryError:
         raise NotFound(f"no such file: {shown(path)}") from None
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise Refused("E_TYPE", "is a socket, not an image archive", where=label) from None
         raise local_trouble(error, f"opening {label}") from None
     try:
         status = os.fstat(fd)
         if stat.S_ISDIR(status.st_mode):
+            return DirectorySource(label, fd, limits)
+        if stat.S_ISFIFO(status.st_mode) and not waits and path != "-":
             os.close(fd)
-            return DirectorySource(label, path, limits)
+            raise Refused("E_LINK", "changed meanwhile: it was a file, and is a fifo", where=label, hint=_AGAIN)
         return _open_file(label, fd, status, limits, fingerprint)
     except OSError as error:
         raise local_trouble(error, f"reading {label}") from None
+
+
+def _is_fifo(path: str) -> bool:
+    """Whether it is one now, so that who names one waits for whoever writes to it, and nobody else waits for anything."""
+    return stat.S_ISFIFO(os.stat(path).st_mode)
 
 
 def _open_file(
@@ -99,6 +115,9 @@ def _close(fd: int) -> None:
     except OSError as error:
         if error.errno != errno.EBADF:  # Closing twice is fine, anything else is not.
             raise
+
+
+_AGAIN = "run it again when nobody writes there any more"
 
 
 def medium_paths(path: str) -> tuple[list[str], list[str]]:
@@ -150,8 +169,14 @@ def _may_be_archive(path: str) -> bool:
 
     if not os.path.isfile(path):
         return False
-    with open(path, "rb") as file:
-        head = file.read(HEAD)
+    try:
+        # O_NONBLOCK: what was a file just now may be a fifo.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            head = file.read(HEAD) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENXIO):
+            raise
+        return False  # Gone, or a socket by now.
     if is_inventory(path):
         return False
     damaged = not any(head) or head[257:262] == b"ustar" or path.endswith(_ARCHIVE_ENDINGS)

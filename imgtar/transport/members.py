@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -12,11 +14,24 @@ from imgtar.blob.compression import SNIFF_BYTES
 from imgtar.blob.files import FileWindow, read_window
 from imgtar.blob.measure import Measure
 from imgtar.blob.stream import Readable
-from imgtar.errors import Refused
+from imgtar.errors import ImgtarError, Refused, local_trouble
 from imgtar.model.digest import Digest
 from imgtar.ports import Blob, Dock, Staged
 
-__all__ = ["DirectoryMembers", "Members", "PassedMembers", "TarMembers", "claimed_digest"]
+__all__ = ["DirectoryMembers", "Members", "PassedMembers", "TarMembers", "changed_meanwhile", "claimed_digest"]
+
+_SWAPPED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL)
+"""What opening a file of a directory says when something else stands in its place now, or in that of its folder."""
+
+
+def changed_meanwhile(error: OSError, where: str) -> ImgtarError:
+    """What an error means that comes of a file or folder that was there, and no link, a moment ago."""
+    if error.errno not in _SWAPPED:
+        return local_trouble(error, f"reading {where}")
+    return Refused("E_LINK", f"changed while it was read: {error.strerror}", where=where, hint=_STILL)
+
+
+_STILL = "read it when nobody writes there any more, or make a copy first"
 
 
 class Members(Protocol):
@@ -206,11 +221,16 @@ class DirectoryMembers(_Random):
                 current = inner
             # O_NONBLOCK: a fifo put in a file's place must not hang us (CVE-2024-9676).
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            return os.open(last, flags, dir_fd=current)
+            fd = os.open(last, flags, dir_fd=current)
         except OSError as error:
-            raise Refused("E_LINK", f"changed while it was read: {error.strerror}", where=where) from None
+            raise changed_meanwhile(error, where) from None
         finally:
             os.close(current)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            message = "changed while it was read: it was a file, and is none any more"
+            raise Refused("E_LINK", message, where=where, hint=_STILL)
+        return fd
 
 
 class PassedMembers:

@@ -14,7 +14,17 @@ from imgtar.blob.files import same_file, sync_directory
 from imgtar.errors import NotFound, UsageError, local_trouble
 from imgtar.text import shown
 
-__all__ = ["hidden", "new_folder", "temporary_beside", "whole_file"]
+__all__ = ["check_file_name", "hidden", "new_folder", "temporary_beside", "whole_file"]
+
+
+def check_file_name(path: str, *, more: str = "", folder: bool = False) -> None:
+    """Raise :class:`UsageError` for a path that can name no new file, or with ``folder`` no new folder; ``more`` hints."""
+    if not path:
+        raise UsageError("the path to write to is empty", hint="give a file name; is a shell variable not set?")
+    name = os.path.basename(path.rstrip("/") if folder else path)
+    if name in ("", ".", ".."):
+        what = "an existing directory" if folder else "a directory"
+        raise UsageError(f"{shown(path)} is {what}", hint=f"give {'a new name' if folder else 'a file name'}{more}")
 
 
 @contextmanager
@@ -24,6 +34,7 @@ def whole_file(path: str) -> Iterator[int]:
     A symbolic link is replaced, not followed. What is no regular file (a device, a fifo), or is the file that standard
     output or error already is (``/dev/stdout``), is written to as it is.
     """
+    check_file_name(path)
     if os.path.islink(path):
         existing = next((fd for fd in (1, 2) if _is_open_as(path, fd)), None)
         if existing is not None:

@@ -26,7 +26,7 @@ from imgtar.model.reference import Reference
 from imgtar.ports import Blob
 from imgtar.text import shown
 from imgtar.transport.output import WORTH_ALIGNING, Output, copy_blob
-from imgtar.transport.target import hidden, new_folder, temporary_beside
+from imgtar.transport.target import check_file_name, hidden, new_folder, temporary_beside
 
 __all__ = [
     "Form",
@@ -251,8 +251,12 @@ def write_tar(
     return Written(output.size, digest, blobs)
 
 
+_OR_FOLDER = ", or --format oci-dir"
+
+
 def check_target(path: str, form: Form) -> None:
     """Raise now what writing to ``path`` would raise at the end of the work: :class:`NotFound`, :class:`UsageError`."""
+    check_file_name(path, more="" if form == "oci-dir" else _OR_FOLDER, folder=form == "oci-dir")
     target = os.path.abspath(path)
     try:
         mode = os.stat(os.path.dirname(target)).st_mode
@@ -267,7 +271,7 @@ def check_target(path: str, form: Form) -> None:
         raise NotFound(f"the folder of {shown(path)} is not there", hint="make it first, or check the mount")
     if form != "oci-dir":
         if os.path.isdir(path):
-            raise UsageError(f"{shown(path)} is a directory", hint="give a file name, or --format oci-dir")
+            raise UsageError(f"{shown(path)} is a directory", hint=f"give a file name{_OR_FOLDER}")
     elif os.path.lexists(target) and not (
         os.path.isdir(target) and not os.path.islink(target) and not os.listdir(target)
     ):

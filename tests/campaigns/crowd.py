@@ -17,9 +17,12 @@ from contextlib import suppress
 
 from tests.campaigns.crew import Run, in_process
 
-__all__ = ["SHARED", "load_again", "prune_again", "work"]
+__all__ = ["SHARED", "foreign", "load_again", "prune_again", "tag_until_stopped", "work"]
 
 SHARED = tuple(f"shared:{number}" for number in range(4))
+
+
+_NAME = "org.opencontainers.image.ref.name"
 
 
 class Wrong(Exception):
@@ -99,6 +102,46 @@ def prune_again(*, number: int, store: str, folder: str, seed: int) -> int:
         counts["blobs pruned"] += done.document["blobs_deleted"]
         time.sleep(chance.uniform(0, 0.1))
     print(json.dumps({"counts": counts}))  # noqa: T201
+    return 0
+
+
+def foreign(*, store: str, folder: str, names: int, seed: int, pause: float) -> int:
+    """Add names to ``index.json`` as other tools do, who know no lock: read it, write the longer one beside it, rename.
+
+    They are all of the first image there. The file ``stop`` tells the others that this is over.
+    """
+    chance = random.Random(seed)
+    index, beside = os.path.join(store, "index.json"), os.path.join(store, "index.json.tmp")
+    try:
+        for number in range(names):
+            with open(index, encoding="utf-8") as file:
+                value = json.load(file)
+            entry = {key: value["manifests"][0][key] for key in ("mediaType", "digest", "size")}
+            value["manifests"].append({**entry, "annotations": {_NAME: f"foreign:{number}"}})
+            with open(beside, "w", encoding="utf-8") as file:
+                json.dump(value, file)
+            os.rename(beside, index)
+            time.sleep(chance.uniform(0, pause))
+    finally:
+        with open(os.path.join(folder, "stop"), "w", encoding="ascii"):
+            print(json.dumps({"names": names}))  # noqa: T201
+    return 0
+
+
+def tag_until_stopped(*, store: str, folder: str, archive: str, name: str) -> int:
+    """Give ``name`` new names, and load it under others, until there is a file ``stop``; print those acknowledged."""
+    outputs = [os.path.join(folder, f"tagger.{kind}") for kind in ("out", "err")]
+    own: list[str] = []
+    counts: Counter[str] = Counter()
+    while not os.path.exists(os.path.join(folder, "stop")):
+        new = f"own:{len(own)}"
+        words = ["tag", name, new] if len(own) % 2 else ["load", "-i", archive, "--tag", f"{name}={new}"]
+        done = in_process([*words, "--store", store], *outputs)
+        if done.status != 0:
+            raise Wrong(str(done))
+        own.append(new)
+        counts[f"{words[0]}s"] += 1
+    print(json.dumps({"own": own, "counts": counts}))  # noqa: T201
     return 0
 
 

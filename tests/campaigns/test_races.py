@@ -278,3 +278,34 @@ def test_h228_of_tags_at_once_one_is_the_last_and_no_other_name_moves(
         all_good([crew.run("rmi", moved, single, "--store", store)])
         campaign.count("rounds")
     sound(crew, store)
+
+
+# -- programs that know no lock ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.004], ids=["without a break", "with breaks"])
+def test_h278_what_another_program_writes_into_the_index_without_our_lock_is_kept(
+    pause: float, crew: Crew, here: Path, campaign: Campaign
+) -> None:
+    """It reads, adds a name, and renames, as skopeo and umoci do, while imgtar tags and loads."""
+    path, other = archived(here, IMAGES[0], IMAGES[5])
+    for number in range(campaign.pick(1, 25)):
+        folder = here / str(number)
+        folder.mkdir()
+        store = folder / "store"
+        all_good([crew.run("load", "-i", path, "-i", other, "--store", store)])
+        given = {"store": str(store), "folder": str(folder)}
+        writer = {**given, "names": 400, "seed": campaign.seed + number, "pause": pause}
+        tagger = {**given, "archive": str(path), "name": IMAGES[0].names[0]}
+        runs = crew.crowd([("foreign", writer), ("tag_until_stopped", tagger)], seconds=300)
+        all_good(runs)
+        found = names_in(crew, store)
+        foreign = {f"foreign:{number}" for number in range(400)}
+        own = set(runs[1].document["own"])
+        campaign.count("foreign names", 400)
+        campaign.count("foreign names lost", len(foreign - set(found)))
+        campaign.count("own names", len(own))
+        campaign.count("own names lost", len(own - set(found)))
+        sound(crew, store)
+    # What it writes between our last look and the rename nobody can see; before there was that look it was one in five.
+    assert campaign.counts["foreign names lost"] * 20 < campaign.counts["foreign names"]

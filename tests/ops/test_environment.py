@@ -21,8 +21,8 @@ import zstandard
 from imgtar.store import layout as layout_module
 from imgtar.store import transaction as transaction_module
 from tests.builders.images import make_image, make_layer, oci_archive
-from tests.conftest import Imgtar, stored
-from tests.program import program, words
+from tests.conftest import Imgtar, snapshot, stored
+from tests.program import mounted, program, words
 
 APP = make_image("app:1", 2, seed=1)
 MORE = make_image("more:1", 2, seed=2)
@@ -315,6 +315,107 @@ def test_h248_what_is_read_is_not_overwritten(full: Imgtar, tmp_path: Path) -> N
     assert (archive.read_bytes(), (folder / "index.json").read_bytes()) == before
     full("verify", archive, "--report", tmp_path / "report.json").ok()
     full("verify", archive, "--report", tmp_path / "report.json").ok()
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("part", [".", "blobs", "blobs/sha256", "imgtar", "imgtar/held/sha256", "imgtar/damaged/blobs"])
+def test_h276_nothing_is_saved_into_the_store_through_a_bind_mount(part: str, full: Imgtar, tmp_path: Path) -> None:
+    (full.store / part).mkdir(parents=True, exist_ok=True)
+    (full.store / "imgtar/damaged/blobs/deeper").mkdir(parents=True)
+    before = stored(full.store)
+    for name in ("mount", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("mount")
+    script = f"mount --bind '{full.store / part}' '{tmp_path / 'mount'}'"
+    below = ["index.json", "new", *(["deeper/new"] if part.endswith("damaged/blobs") else [])]
+    for name in below:
+        for command in (
+            ["save", "-o", tmp_path / "mount" / name, "app:1"],
+            ["save", "-o", tmp_path / "other" / ".." / "link" / name, "app:1"],
+            ["save", "--format", "oci-dir", "-o", f"{tmp_path / 'mount' / name}/", "app:1"],
+            ["inventory", "-o", tmp_path / "mount" / name],
+            ["verify", tmp_path / "more.tar", "--report", tmp_path / "mount" / name],
+        ):
+            done = program(mounted(script, words(full.store, *command))).clean()
+            assert done.code == 2, (command, done.errors)
+            assert "inside the store" in done.errors or "exists already" in done.errors, (command, done.errors)
+    assert stored(full.store) == before
+    program(mounted(script, words(full.store, "save", "-o", tmp_path / "other" / "out.tar", "app:1"))).ok()
+
+
+@pytest.mark.interop
+def test_h276_a_layout_that_is_read_is_not_written_into_through_a_bind_mount(full: Imgtar, tmp_path: Path) -> None:
+    layout, mount = tmp_path / "layout", tmp_path / "mount"
+    full("save", "--format", "oci-dir", "-o", layout, "app:1").ok()
+    mount.mkdir()
+    before = snapshot(layout)
+    for part, name in (
+        (layout, "index.json"),
+        (layout / "blobs" / "sha256", sorted(os.listdir(layout / "blobs/sha256"))[0]),
+    ):
+        script = f"mount --bind '{part}' '{mount}'"
+        for command in (
+            ["verify", layout, "--report", mount / name],
+            ["inventory", "--of", layout, "-o", mount / name],
+            ["save", "--base", layout, "-o", mount / name, "app:1"],
+        ):
+            done = program(mounted(script, words(full.store, *command))).clean()
+            assert (done.code, "would destroy it" in done.errors) == (2, True), (command, done.errors)
+    assert snapshot(layout) == before
+
+
+NO_FILE = ["", ".", "..", "new/", "there/", "there/.", "there/..", "./", "/"]
+
+
+@pytest.mark.parametrize("target", NO_FILE)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "save {} app:1",
+        "save {} --format docker app:1",
+        "inventory {}",
+        "inventory {} --of more.tar",
+        "verify {} more.tar",
+    ],
+)
+def test_h276_a_target_that_is_no_file_name_is_a_usage_error(
+    command: str, target: str, full: Imgtar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = snapshot(tmp_path)
+    option = "--report" if command.startswith("verify") else "-o"
+    for given in ([option, target], [f"--report={target}" if option == "--report" else f"--output={target}"]):
+        line = [word for part in command.split() for word in (given if part == "{}" else [part])]
+        done = full(*line)
+        assert (done.code, "E_USAGE" in done.errors) == (2, True), (line, done.errors)
+        assert "hint: give a file name" in done.errors or "hint: write to another" in done.errors
+    assert {name: raw for name, raw in snapshot(tmp_path).items() if "/store/" not in name} == {
+        name: raw for name, raw in before.items() if "/store/" not in name
+    }
+
+
+@pytest.mark.parametrize("target", ["", ".", "..", "there/..", "/", "full", "full/"])
+def test_h276_a_target_that_can_be_no_new_folder_is_a_usage_error(
+    target: str, full: Imgtar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("there", "full/inner"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    done = full("save", "--format", "oci-dir", "-o", target, "app:1")
+    assert (done.code, "E_USAGE" in done.errors) == (2, True), done.errors
+    assert "hint: give" in done.errors
+    assert sorted(os.listdir(tmp_path)) == ["full", "home", "more.tar", "there"]
+
+
+@pytest.mark.parametrize("target", ["new/", "there/", "new///", "there/../new"])
+def test_h276_a_slash_behind_the_name_of_a_new_folder_is_fine(
+    target: str, full: Imgtar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    full("save", "--format", "oci-dir", "-o", target, "app:1").ok()
+    full("verify", target).ok()
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "日" * 85])

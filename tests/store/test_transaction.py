@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import subprocess
@@ -15,7 +16,16 @@ import pytest
 from imgtar.model.digest import Digest
 from imgtar.store.held import HeldCache
 from imgtar.store.store import Store
-from tests.builders.images import Image, docker_archive, docker_files, hexed, make_image, oci_archive, oci_files
+from tests.builders.images import (
+    Image,
+    docker_archive,
+    docker_files,
+    hexed,
+    make_image,
+    make_layer,
+    oci_archive,
+    oci_files,
+)
 from tests.conftest import Imgtar, stored
 
 BASE = make_image("base:1", 2, seed=1)
@@ -82,7 +92,7 @@ def test_loads_and_removals_at_once_leave_a_whole_store(imgtar: Imgtar, tmp_path
 
 
 KILLED = """
-import os, sys
+import os, shutil, sys  # shutil first: it asks once what the functions of os can do
 name, count = sys.argv[1], int(sys.argv[2])
 real = getattr(os, name)
 calls = 0
@@ -148,6 +158,40 @@ def test_a_disk_that_refuses_stops_the_load_and_changes_nothing_that_is_seen(
     assert os.listdir(imgtar.store / "imgtar" / "staging") == []
     imgtar.load(docker_archive([APP])).ok()
     assert set(imgtar.names()) == {"base:1", "app:1"}
+
+
+@pytest.mark.parametrize("free", [0, 1, 300_000, (1 << 20) - 1])
+def test_h279_what_is_staged_or_held_already_needs_no_space(
+    free: int, imgtar: Imgtar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    imgtar.load(oci_archive([BASE])).ok()
+    big = make_image("big:1", [make_layer(bytes(600_000))], seed=9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 30, 0, free))  # type: ignore[attr-defined]
+    imgtar("load", "-i", "-", stdin=oci_archive([big])).ok()
+    imgtar("load", "-i", "-", stdin=gzip.compress(docker_archive([APP]), 1)).ok()
+    for name, again in (
+        ("big:1", oci_archive([big])),
+        ("app:1", docker_archive([APP])),
+        ("base:1", oci_archive([BASE])),
+    ):
+        imgtar.load(again, "--tag", f"{name}=held:{name[0]}").ok()
+    imgtar("verify").ok()
+    assert set(imgtar.names()) >= {"base:1", "app:1", "big:1"}
+    refused = imgtar.load(oci_archive([make_image("new:1", [make_layer(bytes(1 << 20))], seed=10)]))
+    assert (refused.code, "E_SPACE" in refused.errors) == (6, True), refused.errors
+
+
+def test_h279_the_margin_is_no_more_than_what_a_load_needs(imgtar: Imgtar, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    archive = oci_archive([make_image("small:1", [make_layer(bytes(100_000))], seed=11)])
+    for free, code in ((90_000, 6), (150_000, 6), (300_000, 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path, free=free: shutil._ntuple_diskusage(1 << 30, 0, free))  # type: ignore[attr-defined]
+            done = imgtar.load(archive)
+        assert done.code == code, (free, done.errors)
 
 
 def test_a_full_disk_is_seen_before_the_first_byte_is_written(imgtar: Imgtar, monkeypatch: pytest.MonkeyPatch) -> None:
