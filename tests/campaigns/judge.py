@@ -175,7 +175,8 @@ def _meant(name: str, images: Images, bare: set[str]) -> list[str]:
     tag = re.fullmatch(r"docker\.io/library/import-\d{4}-\d\d-\d\d:(.*)", whole) or re.fullmatch(
         r"(?:docker\.io/library|localhost)/(.*):latest", whole
     )
-    if (tag and tag[1] in bare) or not _REFERENCE.fullmatch(whole) or len(whole) - len(name.rpartition(":")[2]) > 256:
+    path = whole.partition("/")[2].rpartition(":")[0]
+    if (tag and tag[1] in bare) or not _REFERENCE.fullmatch(whole) or len(path) > 255:
         return ["*"]
     return []
 
