@@ -175,8 +175,11 @@ def _declared(version: int, inside: str, outside: str, what: str) -> None:
         raise Refused("E_TYPE", message, where=what)
 
 
-def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> ImageConfig:
-    """Parse an image config. Optional fields may be ``null`` (OCI config.md); ``rootfs`` must be there."""
+def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS, *, brief: bool = False) -> ImageConfig:
+    """Parse an image config. Optional fields may be ``null`` (OCI config.md); ``rootfs`` must be there.
+
+    ``brief`` leaves out what is only shown, as a thousand configs may be kept: the labels, and the texts of the history.
+    """
     value = parse_json(raw, what, limit=limits.config, limits=limits)
     if not isinstance(value, dict) or not isinstance(value.get("rootfs"), dict):
         raise Refused("E_JSON", "this image config has no rootfs", where=what)
@@ -192,14 +195,21 @@ def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> Imag
         found.get("created") or "",
         found.get("parent") or "",
         tuple(parse_digest(text, what) for text in diff_ids),
-        tuple(_history_entry(entry) for entry in found.get("history") or ()),
-        (runtime.get("Labels") or {}) if runtime is not None else {},
+        tuple((_brief_entry if brief else _history_entry)(entry) for entry in found.get("history") or ()),
+        (runtime.get("Labels") or {}) if runtime is not None and not brief else {},
     )
+
+
+def _brief_entry(found: Mapping[str, Any]) -> HistoryEntry:
+    return _BRIEF_ENTRIES[bool(found.get("empty_layer"))]
 
 
 def _history_entry(found: Mapping[str, Any]) -> HistoryEntry:
     created, by, author, comment = (found.get(key) or "" for key in ("created", "created_by", "author", "comment"))
     return HistoryEntry(created, by, author, comment, bool(found.get("empty_layer")))
+
+
+_BRIEF_ENTRIES = (HistoryEntry("", "", "", "", False), HistoryEntry("", "", "", "", True))
 
 
 def parse_docker_manifest(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> tuple[DockerItem, ...]:
