@@ -36,6 +36,7 @@ class Limits:
     images: int = 1_000
     index_depth: int = 4
     descriptors: int = 110_000
+    needs: int = 500_000
     layer_uncompressed: int = 32 * GIB
     archive_uncompressed: int = 256 * GIB
     expansion_free: int = 1 * MIB

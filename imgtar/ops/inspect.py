@@ -89,7 +89,9 @@ def inspect_archive(
 
 def _whole(inspection: Inspection) -> Inspection:
     """With all that there is to be looked at, for when nothing more can be read."""
-    return replace(inspection, document={**inspection.document, "images": inspection.document["images"].made()})
+    document = inspection.document
+    whole = {**document, "images": document["images"].made(), "missing": list(document["missing"])}
+    return replace(inspection, document=whole)
 
 
 def inspect_store(
@@ -137,7 +139,7 @@ def _inspection(
         "requires": requires_view(catalog.thin) if catalog.thin is not None else [],
         "bases": [base.to_json() for base in catalog.thin.bases] if catalog.thin is not None else [],
         # What a thin archive leaves out on purpose is required, not missing.
-        "missing": [gap.to_json() for gap in plan.missing if gap.gap_class != "promised-by-base"],
+        "missing": Views(gap.to_json for gap in plan.missing if gap.gap_class != "promised-by-base"),
         "findings": [finding.to_json() for finding in plan.findings],
     }
     return Inspection(catalog, roots, body, _raw_document(narrowed, raw) if raw is not None else None)
