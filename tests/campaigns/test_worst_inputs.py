@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "history": ("history", "--json", "INPUT"),
 }
 FORMS = ("file", "pipe")
-RAW = 640 << 20
+RAW = 200 << 20
 """What an input may be made of before it is compressed: more takes the search too long."""
 
 
