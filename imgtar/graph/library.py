@@ -36,6 +36,7 @@ class Library:
         self._parsed: dict[tuple[Digest, str], object] = {}
         self._kinds: dict[tuple[Digest, str], str] = {}
         self._extra: dict[Digest, bytes] = {}
+        self._whole: tuple[Digest, ImageConfig] | None = None
 
     def add(self, digest: Digest, raw: bytes) -> None:
         """Put a document on the shelf that imgtar wrote itself."""
@@ -164,8 +165,21 @@ class Library:
                 return found
         if self._budget is None:
             return self.config(descriptor)
-        raw = self.raw(descriptor, cap=self._limits.config)
-        return documents.parse_config(raw, f"config {descriptor.digest}", self._limits) if raw is not None else None
+        if self._whole is None or self._whole[0] != descriptor.digest:
+            with self._budget.paid():
+                raw = self.raw(descriptor, cap=self._limits.config)
+            if raw is None:
+                return None
+            # Images that follow each other may have one config: the last one is remembered.
+            self._whole = descriptor.digest, documents.parse_config(raw, f"config {descriptor.digest}", self._limits)
+        return self._whole[1]
+
+    def reserve(self, descriptor: Descriptor) -> None:
+        """Charge for what :meth:`whole_config` will show, now: what is begun to be shown must not end in the middle."""
+        for one in self._chain:
+            one.reserve(descriptor)
+        if self._budget is not None:
+            self.raw(descriptor, cap=self._limits.config)
 
     def _parse(
         self, descriptor: Descriptor, kind: str, parse: Callable[[bytes, str], _T], cap: int | None = None

@@ -110,6 +110,7 @@ def root_views(catalog: Catalog, roots: Iterable[Root], present: Present) -> tup
         if root.lost_config or root.cut:
             continue
         if root.draft is not None:
+            library.reserve(root.draft.config)
             images.append(partial(_draft_view, root, names, present, library))
             continue
         assert root.descriptor is not None
@@ -121,6 +122,7 @@ def root_views(catalog: Catalog, roots: Iterable[Root], present: Present) -> tup
             index = _index_view(node, names, root.parent, present, set(), library)
             images.append(index)
         elif node.is_image:
+            _reserve(node, library)
             images.append(partial(_image_view, node, names, root.parent, present, library))
         else:
             others.append({"names": names, **_other_view(node, present)})
@@ -147,6 +149,7 @@ def _index_view(
             if child.config is None and not any(present(layer.digest) for layer in layers):
                 absent.append(_absent_view(child.descriptor))
             else:
+                _reserve(child, library)
                 manifests.append(partial(_image_view, child, names, parent, present, library))
         else:
             other.append(_other_view(child, present))
@@ -158,6 +161,11 @@ def _index_view(
         "other": other,
         "absent": absent,
     }
+
+
+def _reserve(node: Node, library: Library) -> None:
+    if node.manifest is not None and node.config is not None:
+        library.reserve(node.manifest.config)
 
 
 def _absent_view(descriptor: Descriptor) -> View:

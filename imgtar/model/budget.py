@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from sys import getsizeof
 from typing import Any
 
@@ -31,6 +32,7 @@ class Budget:
         self._mutex = threading.Lock()
         self._made = 0
         self._read = self._values = self._kept = 0
+        self._paid = False
 
     def expanded(self, made: int, taken: int = 0, members: int = 0) -> None:
         """Count ``made`` bytes that were decompressed out of ``taken`` bytes of ``members``, by any thread.
@@ -54,8 +56,19 @@ class Budget:
                 details={"limit": "expansion_ratio", "value": limits.expansion_ratio, "uncompressed": spent},
             )
 
+    @contextmanager
+    def paid(self) -> Iterator[None]:
+        """What is read inside has been charged before."""
+        self._paid = True
+        try:
+            yield
+        finally:
+            self._paid = False
+
     def document(self, raw: bytes, where: str) -> None:
         """Count one reading of a document, before it is parsed."""
+        if self._paid:
+            return
         self._read += len(raw)
         self._values += raw.count(b",") + raw.count(b"[") + raw.count(b"{") + 1
         limits = self._limits

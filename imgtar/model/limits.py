@@ -19,8 +19,8 @@ class Limits:
 
     document: int = 4 * MIB
     config: int = 8 * MIB
-    documents: int = 512 * MIB
-    documents_values: int = 6_000_000
+    documents: int = 256 * MIB
+    documents_values: int = 4_000_000
     documents_kept: int = 96 * MIB
     json_depth: int = 64
     json_values: int = 200_000

@@ -195,6 +195,9 @@ def test_h281_one_config_that_a_thousand_images_name_is_read_once(world: World) 
     ).tar()
     assert len(gzip.compress(data)) < 1 << 20
     assert world.run("load", data, "gzip").status == 0
+    # To show it a thousand times is too much, and that is said before anything is shown.
+    done = world.run("inspect", data, "gzip")
+    assert (done.status, done.stdout) == (5, b"")
 
 
 def test_h281_one_document_of_an_unknown_kind_that_is_listed_again_and_again_is_read_once(world: World) -> None:
