@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "history": ("history", "--json", "INPUT"),
 }
 FORMS = ("file", "pipe")
+LONG = os.environ.get("IMGTAR_CAMPAIGN") == "long"
 RAW = 200 << 20
 """What an input may be made of before it is compressed: more takes the search too long."""
 
@@ -95,10 +96,8 @@ def fault_of(scale: Scale, done: Run, what: object, size: int) -> str:
 QUICK = ("blobs that nobody refers to", "labels", "pax records", "one opaque document", "long labels")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SEEDS if LONG else QUICK)
 def test_h284_what_was_the_worst_once_stays_below_the_ceilings(seed: str, scale: Scale, campaign: Campaign) -> None:
-    if seed not in QUICK and not campaign.long:
-        pytest.skip("the long form")
     data = build(SEEDS[seed], RAW)
     assert data is not None, "the recipe makes no input of this size"
     assert len(data) <= LIMIT
@@ -120,7 +119,7 @@ def test_h284_no_input_that_the_search_finds_goes_over_the_ceilings(scale: Scale
     faults: list[str] = []
     starts: list[Recipe] = [drawn(lots) for _ in range(4)] if not campaign.long else [*SEEDS.values()]
     tried = 0
-    while time.monotonic() < until and len(faults) < 5:
+    while (time.monotonic() < until or not tried) and len(faults) < 5:
         command = lots.choice(list(COMMANDS))
         if starts:
             recipe = starts.pop(0)
@@ -147,5 +146,4 @@ def test_h284_no_input_that_the_search_finds_goes_over_the_ceilings(scale: Scale
             best[command] = share, recipe, f"{form}: {done.cpu:.1f} s, {scale.memory(done) >> 20} MiB: {shown}"
     for command, (share, _, said) in sorted(best.items()):
         campaign.count(f"percent of the ceilings at most, {command} of a {said}", round(100 * share))
-    assert tried, "nothing could be built"
     assert not faults, "\n".join(faults)
