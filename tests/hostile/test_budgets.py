@@ -194,10 +194,8 @@ def test_h281_one_config_that_a_thousand_images_name_is_read_once(world: World) 
         "manifest.json", lambda items: [{**items[0], "RepoTags": [f"app:{number}"]} for number in range(1000)]
     ).tar()
     assert len(gzip.compress(data)) < 1 << 20
-    assert world.run("load", data, "gzip").status == 0
-    # To show it a thousand times is too much, and that is said before anything is shown.
-    done = world.run("inspect", data, "gzip")
-    assert (done.status, done.stdout) == (5, b"")
+    for command in ("load", "inspect"):
+        assert world.run(command, data, "gzip").status == 0
 
 
 def test_h281_one_document_of_an_unknown_kind_that_is_listed_again_and_again_is_read_once(world: World) -> None:
