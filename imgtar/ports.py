@@ -26,6 +26,7 @@ from imgtar.frozen import frozen
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.plan import Plan, Write
+from imgtar.model.budget import Budget
 from imgtar.model.digest import Digest
 
 __all__ = ["Blob", "Dock", "Receipt", "Sink", "Source", "Staged", "Transaction"]
@@ -45,10 +46,20 @@ class Staged:
 class Dock(Protocol):
     """Where a sequential source puts down what passes by, because a pipe cannot be read twice."""
 
-    def stage(self, content: Readable, size: int, *, where: str, claimed: Digest | None = None) -> Staged:
+    def stage(
+        self,
+        content: Readable,
+        size: int,
+        *,
+        where: str,
+        claimed: Digest | None = None,
+        budget: Budget | None = None,
+    ) -> Staged:
         """Take ``size`` bytes, measuring them on the way. The content is read to its end before this returns.
 
         ``claimed`` is the digest in the entry's name, unproven: a receiver that holds it may measure without writing.
+        Nobody knows yet whether an image needs it: what it decompresses to is charged to the archive's ``budget``, and
+        over that it has no diff ID.
         """
         ...
 
@@ -64,6 +75,7 @@ class Dock(Protocol):
 class Blob:
     """Bytes that a source can hand over: ``where`` they are, and either a way to ``open`` them or the ``staged`` copy.
 
+    What they decompress to is charged to the ``budget`` of their archive.
     Whoever reads many in the order of ``offset`` goes over the medium once, from its beginning to its end.
     """
 
@@ -72,6 +84,7 @@ class Blob:
     open: Callable[[], AbstractContextManager[Readable]] | None = None
     staged: Staged | None = None
     offset: int = 0
+    budget: Budget | None = None
 
 
 class Source(Protocol):

@@ -14,7 +14,7 @@ import pytest
 
 from imgtar.errors import ImgtarError
 from imgtar.graph.select import Policy
-from imgtar.graph.views import flat_images
+from imgtar.graph.views import Views
 from imgtar.ops.inspect import inspect_archive
 from imgtar.ops.inventory import make_inventory
 from imgtar.ops.load import load
@@ -43,7 +43,7 @@ def facts_of(inspected: dict) -> set:
             tuple((layer["digest"], layer["size"]) for layer in image["layers"]),
             len(image["history"]),
         )
-        for image in flat_images(inspected["images"])
+        for image in Views(inspected["images"]).flat()
     }
 
 

@@ -17,6 +17,7 @@ from imgtar.blob.compression import GZIP_MAGIC, SNIFF_BYTES, XZ_MAGIC, Compressi
 from imgtar.blob.stream import BUFFER_SIZE, Peeked, Readable
 from imgtar.blob.zstd_frames import FrameWalker
 from imgtar.errors import Refused
+from imgtar.model.budget import Budget
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import human_size, printable
 
@@ -42,15 +43,16 @@ def decompressing(
     limits: Limits = DEFAULT_LIMITS,
     limit: int | None = None,
     limit_name: str = "",
+    budget: Budget | None = None,
 ) -> Readable:
     """Return a stream of what ``source`` holds once ``kind`` is undone.
 
     It ends (returns 0) only after all of ``source`` was read and proven whole. Damage, truncation and anything but
     NULs behind the last member are ``E_COMPRESS``; more than ``limit`` bytes, or an expansion that nothing honest
     reaches, are ``E_LIMIT``, with ``limit_name`` saying which limit it was. What ``source`` raises passes unchanged,
-    and after any error the stream raises that error again.
+    and after any error the stream raises that error again. All of it is charged to ``budget``, the archive's.
     """
-    ceiling = _Ceiling(kind, where, limits, limit, limit_name)
+    ceiling = _Ceiling(kind, where, limits, limit, limit_name, budget if kind is not Compression.NONE else None)
     match kind:
         case Compression.NONE:
             return source if limit is None else _Plain(source, ceiling)
@@ -64,26 +66,47 @@ def decompressing(
             return _ZstdStream(source, ceiling)
 
 
-def plain(source: Readable, *, where: str = "", limits: Limits = DEFAULT_LIMITS) -> Readable:
+def plain(
+    source: Readable, *, where: str = "", limits: Limits = DEFAULT_LIMITS, budget: Budget | None = None
+) -> Readable:
     """Return what ``source`` holds uncompressed, whatever its first bytes say it is. Raises what :func:`decompressing` does."""
     whole = Peeked(source, SNIFF_BYTES)
-    return decompressing(whole, sniff(whole.head), where=where, limits=limits, limit=limits.layer_uncompressed)
+    limit = limits.layer_uncompressed
+    return decompressing(whole, sniff(whole.head), where=where, limits=limits, limit=limit, budget=budget)
 
 
 class _Ceiling:
     """How much may come out of one stream, and the words to refuse it with."""
 
-    def __init__(self, kind: Compression, where: str, limits: Limits, limit: int | None, limit_name: str) -> None:
+    def __init__(
+        self,
+        kind: Compression,
+        where: str,
+        limits: Limits,
+        limit: int | None,
+        limit_name: str,
+        budget: Budget | None,
+    ) -> None:
         self.kind = kind
         self.where = where
         self.limits = limits
         self._limit = limit
         self._limit_name = limit_name
         self._made = 0
+        self._budget = budget
+
+    def charge(self, made: int = 0, taken: int = 0, members: int = 0) -> None:
+        """Count output, input and members against what the whole archive may have, also of those without output."""
+        if self._budget is not None:
+            try:
+                self._budget.expanded(made, taken, members)
+            except Refused as error:
+                raise error.within(self.where) from None
 
     def count(self, made: int, taken: int) -> None:
         """Add ``made`` bytes of output; ``taken`` is all the input up to now."""
         self._made += made
+        self.charge(made)
         if self._limit is not None and self._made > self._limit:
             stream = "data" if self.kind is Compression.NONE else f"{self.kind} stream"
             name = f"{self._limit_name}, " if self._limit_name else ""
@@ -182,8 +205,9 @@ class _Stream(ABC):
 class _Input:
     """The compressed bytes: one reused buffer with a window ``[start, end)`` of what is not used yet."""
 
-    def __init__(self, source: Readable) -> None:
+    def __init__(self, source: Readable, charge: Callable[[int], object]) -> None:
         self.data = bytearray(BUFFER_SIZE)
+        self._charge = charge
         self.start = 0
         self.end = 0
         self.taken = 0
@@ -202,6 +226,7 @@ class _Input:
             self.start, self.end = 0, len(self)
         count = self._source.readinto(self._view[self.end :])
         self.end += count
+        self._charge(count)
         return count > 0
 
     def want(self, size: int) -> bytes:
@@ -244,7 +269,7 @@ class _Members(_Stream):
 
     def __init__(self, source: Readable, ceiling: _Ceiling) -> None:
         super().__init__(ceiling)
-        self._input = _Input(source)
+        self._input = _Input(source, lambda count: ceiling.charge(taken=count))
         self._decoder: _MemberDecoder | None = None
         self._members = 0
         self._member_start = 0
@@ -307,6 +332,7 @@ class _Members(_Stream):
                 raise self._ceiling.early(len(head))
             raise self._ceiling.refused(f"not a {kind} stream")
         self._members += 1
+        self._ceiling.charge(members=1)
         self._member_start = stream.taken
         self._decoder = self._begin()
         return True
@@ -450,6 +476,8 @@ class _ZstdFeed:
         self.taken = 0
         self.ended = False
         self._source = source
+        self._charge = ceiling.charge
+        self._frames = 0
         self._buffer = memoryview(bytearray(_ZSTD_FEED))
         self._walker = FrameWalker(
             max_window=limits.zstd_window, max_padding=limits.trailing_zeros, where=ceiling.where
@@ -465,6 +493,8 @@ class _ZstdFeed:
             self.taken += count
             data = bytes(self._buffer[:count])
             used = self._walker.feed(data)
+            self._charge(taken=count, members=self._walker.frames - self._frames)
+            self._frames = self._walker.frames
             if used:
                 return data[:used]
 

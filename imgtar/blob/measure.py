@@ -14,6 +14,7 @@ from imgtar.blob.stream import BUFFER_SIZE, Peeked, Readable
 from imgtar.blob.tar_header import BLOCK, parse_header
 from imgtar.errors import LocalTrouble, Refused
 from imgtar.frozen import frozen
+from imgtar.model.budget import Budget
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 
@@ -200,13 +201,15 @@ def measure(
     limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], object] | None = None,
     lanes: bool = False,
+    budget: Budget | None = None,
 ) -> Measure:
     """Read ``content`` to its end, once, and say what it is.
 
     Every piece goes to ``write`` as it passes. With ``diff`` false, compressed content is not decompressed. What the
     source or the writer raises passes through; a fault in the compression does not: it is in the result.
     With ``lanes``, reading, decompressing, hashing and writing happen at once, on threads of their own: good for one big
-    blob while other cores have nothing to do. The result is the same.
+    blob while other cores have nothing to do. The result is the same. What is decompressed is charged to ``budget``;
+    when that is spent, this is a fault of the content like others.
     """
     hasher = Digest(algorithm, "").hasher()
     head = Peeked(content, BLOCK)
@@ -226,7 +229,7 @@ def measure(
     try:
         if diff and not plain:
             try:
-                diff_id, plain_size = _decompressed(flow, compression, where, limits, lanes=lanes)
+                diff_id, plain_size = _decompressed(flow, compression, where, limits, budget, lanes=lanes)
             except Refused as error:
                 if error.code not in ("E_COMPRESS", "E_LIMIT"):
                     raise
@@ -264,10 +267,11 @@ def _both(one: _Update, other: _Update) -> _Update:
 
 
 def _decompressed(
-    flow: _Flow, compression: Compression, where: str, limits: Limits, *, lanes: bool
+    flow: _Flow, compression: Compression, where: str, limits: Limits, budget: Budget | None, *, lanes: bool
 ) -> tuple[Digest, int]:
     hasher, size = Digest("sha256", "").hasher(), 0
-    plain = decompressing(flow, compression, where=where, limits=limits, limit=limits.layer_uncompressed)
+    limit = limits.layer_uncompressed
+    plain = decompressing(flow, compression, where=where, limits=limits, limit=limit, budget=budget)
     ahead = None
     if lanes:
         with suppress(*_NO_LANES):

@@ -39,6 +39,7 @@ __all__ = ["TarReader"]
 _EXTENSIONS = (b"x", b"g", b"L", b"K")
 _ZERO_BLOCK = bytes(BLOCK)
 _NO_PAX = PaxFields()
+_HEADER_COST, _RECORD_COST = 384, 64
 _AGAIN = "copy the archive again and compare checksums: it is shorter than its writer meant it to be"
 
 # Looking a member up in its enum class costs more than checking a checksum.
@@ -65,6 +66,7 @@ class TarReader:
         # A name of up to so many bytes cannot be over any limit, not even as "a/a/a/…".
         self._short = min(limits.name, limits.name_component, 2 * limits.name_depth - 1)
         self._entries = 0
+        self._extended_cost = 0
         self._current = ""
         self._left = 0
         self._padding = 0
@@ -161,6 +163,7 @@ class TarReader:
             if total > self._limits.extended_header:
                 raise self._limit(f"{total} bytes of extension headers for one entry", start)
             data = self._extension_data(header.size, at)
+            self._charge(data, at)
             if header.kind == b"g":
                 if pax is not None or name is not None or link is not None:
                     raise self._fault("a global header stands between an extension header and its entry", at)
@@ -187,6 +190,19 @@ class TarReader:
         if (name and pax.path) or (link and pax.linkpath):
             raise self._fault("a GNU and a pax header both give the name of one entry", at)
         return self._entry(header, at, pax, name, link)
+
+    def _charge(self, data: bytes, at: int) -> None:
+        """Count one extension header against what a whole archive may have of them.
+
+        The bytes count twice, for names are kept, and four times more when they are not ASCII and take four bytes each.
+        So much is added for the header, and for each record, as goes by in the time that these take.
+        """
+        kept = len(data) * (2 if data.isascii() else 6)
+        self._extended_cost += _HEADER_COST + kept + _RECORD_COST * data.count(b"\n")
+        if self._extended_cost > self._limits.extended_headers:
+            raise self._limit(
+                f"more than {self._limits.extended_headers} bytes of extension headers in the archive", at
+            )
 
     def _extension_data(self, size: int, at: int) -> bytes:
         whole = size + padding(size)

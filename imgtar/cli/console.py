@@ -119,7 +119,34 @@ def show_failure(failure: Failure, as_json: bool) -> int:
 
 def write_document(schema: str, body: Mapping[str, Any]) -> None:
     """Write the one JSON document. ASCII only, so that no byte of it can mean anything to a terminal."""
-    sys.stdout.write(json.dumps({"schema": schema, **body}, indent=2) + "\n")
+    for piece in _pieces({"schema": schema, **body}, "\n"):
+        sys.stdout.write(piece)
+    sys.stdout.write("\n")
+
+
+def _pieces(value: Any, line: str) -> Iterator[str]:
+    """What ``json.dumps(value, indent=2)`` gives, where ``line`` begins a line, in pieces.
+
+    The outer maps, and lists that make their items when they are asked for them, are never whole in memory.
+    """
+    inner = line + "  "
+    if isinstance(value, dict) and any(map(_is_made_late, value.values())):
+        for place, (key, item) in enumerate(value.items()):
+            yield f"{',' if place else '{'}{inner}{json.dumps(key)}: "
+            yield from _pieces(item, inner)
+        yield f"{line}}}"
+    elif _is_made_late(value) and value:
+        for place, item in enumerate(value):
+            yield f"{',' if place else '['}{inner}"
+            yield from _pieces(item, inner)
+        yield f"{line}]"
+    else:
+        # No string in JSON holds a line break of its own.
+        yield json.dumps(list(value) if _is_made_late(value) else value, indent=2).replace("\n", line)
+
+
+def _is_made_late(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, list | tuple | str)
 
 
 @record

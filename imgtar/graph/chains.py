@@ -41,7 +41,7 @@ def draft_of_chain(top: Step, limits: Limits = DEFAULT_LIMITS) -> tuple[Draft, b
     assert top.whole
     raw = convert(top)
     config = Descriptor(mediatype.IMAGE_CONFIG, Digest.of(raw), len(raw))
-    parsed = parse_config(raw, f"{top.image.label}: {top.image.identity}", limits)
+    parsed = parse_config(raw, f"{top.image.label}: {top.image.identity}", limits, brief=True)
     slots = []
     for step in top.down():
         image = step.image

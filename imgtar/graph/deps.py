@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from imgtar.frozen import frozen, replace
@@ -13,6 +13,7 @@ from imgtar.graph.lineage import Family, Parent, families
 from imgtar.graph.select import Candidate
 from imgtar.graph.shares import MOST, Share, SharedLayers, Shares
 from imgtar.graph.thin import ThinRecord
+from imgtar.graph.views import Views
 from imgtar.model.digest import Digest
 
 __all__ = ["MOST", "DependencyTree", "ImageDeps", "LayerDeps", "dependency_tree"]
@@ -100,9 +101,9 @@ class DependencyTree:
         groups = tuple(group for group in self.groups if not kept.isdisjoint(group.places))
         return DependencyTree(images, self.everything, groups)
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> Views:
         """The ``images`` of ``imgtar.deps/1``."""
-        return [self._view(image) for image in self.images]
+        return Views(partial(self._view, image) for image in self.images)
 
     def _view(self, image: ImageDeps) -> dict[str, Any]:
         facts, family = image.facts, image.family

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from imgtar.errors import Refused
 from imgtar.frozen import replace
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.plan import GapClass, GapKind, Missing
@@ -11,11 +12,13 @@ from imgtar.graph.select import Candidate
 from imgtar.graph.thin import Required
 from imgtar.graph.walk import Node, Part, images_of, platform_of
 from imgtar.model.digest import Digest
+from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable
 
 __all__ = ["Gaps", "needed_by", "owner_id"]
 
 _MOST_WAYS = 100
+_GAP = 10  # A gap takes as much as so many names.
 
 _GENERAL: tuple[GapClass, ...] = ("damaged", "promised-by-base", "foreign", "absent", "platform-not-shipped")
 """The class that counts when several images need one blob and it is of another class with each: the one that comes first."""
@@ -34,13 +37,16 @@ def needed_by(candidate: Candidate) -> tuple[str, ...]:
 class Gaps:
     """Collects gaps; ``blocked`` says which candidate (by its place) has which gaps (by theirs)."""
 
-    def __init__(self, catalogs: Sequence[Catalog]) -> None:
+    def __init__(self, catalogs: Sequence[Catalog], limits: Limits = DEFAULT_LIMITS) -> None:
         self._catalogs = catalogs
         self._places: dict[tuple[Digest | None, Digest | None, bool, str], int] = {}
         self._found: list[Missing] = []
         self._needed: list[dict[str, None]] = []
         self._ways: list[dict[tuple[str, ...], None]] = []
         self.blocked: dict[int, dict[int, None]] = {}
+        self._whole: dict[int, Sequence[Node]] = {}
+        self._limits = limits
+        self._needs = 0
 
     def promised(self, digest: Digest) -> Required | None:
         """What a thin archive of this load says about a blob that it left out."""
@@ -73,9 +79,16 @@ class Gaps:
             self._found.append(gap)
             self._needed.append({})
             self._ways.append({})
+            self._needs += _GAP
         elif _weight(gap) < _weight(self._found[place]):
             self._found[place] = gap  # What is said of a gap must not depend on who came first.
+        self._needs -= len(self._needed[place])
         self._needed[place].update(dict.fromkeys(gap.needed_by))
+        self._needs += len(self._needed[place])
+        if self._needs > self._limits.needs:
+            # A thousand names that lack a thousand layers each are a million in every answer.
+            message = f"too much is missing to be told: {len(self._found)} things, needed under many names"
+            raise Refused("E_LIMIT", message, where=gap.expected_in, details={"limit": "needs"})
         if len(self._ways[place]) < _MOST_WAYS:
             self._ways[place].update(dict.fromkeys(gap.through))
         if candidate is not None:
@@ -117,13 +130,9 @@ class Gaps:
             hint = "fetch it where its maker allows that, and bring it as a blob of an OCI layout"
         else:
             hint = f"bring the archive that holds it, or save {whom} again in full where it is whole"
-            whole = [
-                platform_of(one)
-                for one in images_of(candidate.node)
-                if one is not part.owner and one.config is not None
-            ]
-            if candidate.node.index is not None and whole:
-                hint += f"; or load only what may be whole, with --platform {printable(str(whole[0]))}"
+            whole = [one for one in self._with_config(candidate.node) if one is not part.owner]
+            if whole:
+                hint += f"; or load only what may be whole, with --platform {printable(str(platform_of(whole[0])))}"
         kind: GapKind = (
             "manifest" if part.kind in ("manifest", "index") else "config" if part.kind == "config" else "layer"
         )
@@ -142,6 +151,15 @@ class Gaps:
             ),
             place,
         )
+
+    def _with_config(self, node: Node) -> Sequence[Node]:
+        """The first two images of an index whose config is here; asked for each blob that is not."""
+        if node.index is None:
+            return ()
+        found = self._whole.get(id(node))
+        if found is None:
+            found = self._whole[id(node)] = [one for one in images_of(node) if one.config is not None][:2]
+        return found
 
     def platform(self, child: Node, candidate: Candidate, place: int) -> None:
         """Enter a platform that was asked for, or the only one, and was not shipped."""

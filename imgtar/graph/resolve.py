@@ -159,7 +159,7 @@ class _Resolution:
     brought: Mapping[Digest, tuple[Descriptor, Catalog]] | None = None
 
     def __post_init__(self) -> None:
-        self.gaps = Gaps(self.catalogs)
+        self.gaps = Gaps(self.catalogs, self.limits)
         self.names = Names(self.held, self.policy)
         self.shipping = Shipping(self.catalogs, self.held, self.policy, self.gaps)
 

@@ -66,7 +66,8 @@ class Manifest:
         return len(set(self._are_layers())) > 1
 
     def _are_layers(self) -> list[bool]:
-        return [mediatype.is_layer(layer.media_type) for layer in self.layers]
+        # Asked often, and a thousand layers have few media types.
+        return [mediatype.is_layer(media_type) for media_type in {layer.media_type for layer in self.layers}]
 
 
 @frozen
@@ -182,8 +183,11 @@ def _declared(version: int, inside: str, outside: str, what: str) -> None:
         raise Refused("E_TYPE", message, where=what)
 
 
-def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> ImageConfig:
-    """Parse an image config. Optional fields may be ``null`` (OCI config.md); ``rootfs`` must be there."""
+def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS, *, brief: bool = False) -> ImageConfig:
+    """Parse an image config. Optional fields may be ``null`` (OCI config.md); ``rootfs`` must be there.
+
+    ``brief`` leaves out what is only shown, as a thousand configs may be kept: the labels, and the texts of the history.
+    """
     value = spelled("config", parse_json(raw, what, limit=limits.config, limits=limits))
     if not isinstance(value, dict) or not isinstance(value.get("rootfs"), dict):
         raise Refused("E_JSON", "this image config has no rootfs", where=what)
@@ -199,8 +203,8 @@ def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> Imag
         found.get("created") or "",
         found.get("parent") or "",
         tuple(parse_digest(text, what) for text in diff_ids),
-        tuple(_history_entry(entry) for entry in found.get("history") or ()),
-        (runtime.get("Labels") or {}) if runtime is not None else {},
+        tuple((_brief_entry if brief else _history_entry)(entry) for entry in found.get("history") or ()),
+        (runtime.get("Labels") or {}) if runtime is not None and not brief else {},
     )
 
 
@@ -236,9 +240,16 @@ def _below(pairs: _Pairs, name: str, kind: type[Any]) -> list[Any]:
     return [item for key, item in pairs if item and isinstance(item, kind) and fold(key) == name]
 
 
+def _brief_entry(found: Mapping[str, Any]) -> HistoryEntry:
+    return _BRIEF_ENTRIES[bool(found.get("empty_layer"))]
+
+
 def _history_entry(found: Mapping[str, Any]) -> HistoryEntry:
     created, by, author, comment = (found.get(key) or "" for key in ("created", "created_by", "author", "comment"))
     return HistoryEntry(created, by, author, comment, bool(found.get("empty_layer")))
+
+
+_BRIEF_ENTRIES = (HistoryEntry("", "", "", "", False), HistoryEntry("", "", "", "", True))
 
 
 def parse_docker_manifest(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS) -> tuple[DockerItem, ...]:

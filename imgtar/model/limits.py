@@ -19,6 +19,9 @@ class Limits:
 
     document: int = 4 * MIB
     config: int = 8 * MIB
+    documents: int = 256 * MIB
+    documents_values: int = 4_000_000
+    documents_kept: int = 96 * MIB
     json_depth: int = 64
     json_values: int = 200_000
     entries: int = 100_000
@@ -27,13 +30,16 @@ class Limits:
     name_depth: int = 128
     extended_header: int = 1 * MIB
     extended_headers_in_a_row: int = 8
+    extended_headers: int = 112 * MIB
     layers_per_image: int = 1_000
     names_per_image: int = 1_000
     images: int = 1_000
     index_depth: int = 4
-    descriptors: int = 100_000
+    descriptors: int = 110_000
+    needs: int = 500_000
     layer_uncompressed: int = 32 * GIB
     archive_uncompressed: int = 256 * GIB
+    expansion_free: int = 1 * MIB
     expansion_judged_after: int = 1 * GIB
     expansion_ratio: int = 2_000
     zstd_window: int = 1 << 27

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from imgtar.errors import NotFound, StoreTrouble, UsageError
@@ -13,7 +14,7 @@ from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.inventory import EmptyInventory
 from imgtar.graph.resolve import resolve
 from imgtar.graph.select import Policy
-from imgtar.graph.views import requires_view, root_views
+from imgtar.graph.views import View, Views, requires_view, root_views
 from imgtar.graph.walk import images_of, platform_of
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
@@ -65,17 +66,32 @@ def inspect_archive(
     *,
     report: Report = silent,
     limits: Limits = DEFAULT_LIMITS,
+    stack: ExitStack | None = None,
 ) -> Inspection:
-    """Look into an archive. A seekable one is read by headers and small documents only; a pipe is read to its end."""
+    """Look into an archive. A seekable one is read by headers and small documents only; a pipe is read to its end.
+
+    With a ``stack`` the archive is closed with that, and until then each image is read when it is looked at, so that many
+    do not stand in memory at once.
+    """
     fingerprint = Fingerprint()
-    source = open_archive(path, limits=limits, fingerprint=fingerprint)
-    try:
+    with ExitStack() as own:
+        source = open_archive(path, limits=limits, fingerprint=fingerprint)
+        own.callback(source.close)
         check = Check(report=report, limits=limits)
         catalog = source.survey(check)
         size = fingerprint.size if fingerprint.size is not None else getattr(source, "size", None)
-        return _inspection(catalog, catalog.roots, size, raw, platforms)
-    finally:
-        source.close()
+        inspection = _inspection(catalog, catalog.roots, size, raw, platforms)
+        if stack is not None:
+            stack.push(own.pop_all())
+            return inspection
+        return _whole(inspection)
+
+
+def _whole(inspection: Inspection) -> Inspection:
+    """With all that there is to be looked at, for when nothing more can be read."""
+    document = inspection.document
+    whole = {**document, "images": document["images"].made(), "missing": list(document["missing"])}
+    return replace(inspection, document=whole)
 
 
 def inspect_store(
@@ -88,7 +104,7 @@ def inspect_store(
             if one.node.fault is not None:
                 raise StoreTrouble(str(one.node.fault), where=store.label, hint="load an archive that carries it")
         roots = tuple(one.root if one.root.references else _unnamed(one.root) for one in chosen)
-        return _inspection(catalog, roots, None, raw, platforms)
+        return _whole(_inspection(catalog, roots, None, raw, platforms))
 
 
 def _unnamed(root: Root) -> Root:
@@ -123,27 +139,26 @@ def _inspection(
         "requires": requires_view(catalog.thin) if catalog.thin is not None else [],
         "bases": [base.to_json() for base in catalog.thin.bases] if catalog.thin is not None else [],
         # What a thin archive leaves out on purpose is required, not missing.
-        "missing": [gap.to_json() for gap in plan.missing if gap.gap_class != "promised-by-base"],
+        "missing": Views(gap.to_json for gap in plan.missing if gap.gap_class != "promised-by-base"),
         "findings": [finding.to_json() for finding in plan.findings],
     }
     return Inspection(catalog, roots, body, _raw_document(narrowed, raw) if raw is not None else None)
 
 
-def _for_platforms(images: list[dict[str, Any]], wanted: tuple[Platform, ...], label: str) -> list[dict[str, Any]]:
+def _for_platforms(images: Views, wanted: tuple[Platform, ...], label: str) -> Views:
     """The images of the wanted platforms; an index keeps those of its own that fit."""
 
-    def fits(image: dict[str, Any]) -> bool:
+    def fits(image: View) -> bool:
         text = image["platform"]
         return text is not None and any(Platform(*text.split("/")[:3]).matches(one) for one in wanted)
 
-    kept: list[dict[str, Any]] = []
-    for image in images:
-        if "manifests" in image:
-            inner = [each for each in image["manifests"] if "manifests" in each or fits(each)]
-            if inner:
-                kept.append({**image, "manifests": inner, "absent": [a for a in image["absent"] if fits(a)]})
-        elif fits(image):
-            kept.append(image)
+    def inside(image: View) -> View:
+        if "manifests" not in image:
+            return image
+        inner = image["manifests"].where(lambda each: "manifests" in each or fits(each))
+        return {**image, "manifests": inner, "absent": [a for a in image["absent"] if fits(a)]}
+
+    kept = images.each(inside).where(lambda image: image["manifests"] if "manifests" in image else fits(image))
     if not kept:
         listing = ", ".join(map(str, wanted))
         raise NotFound(

@@ -29,7 +29,7 @@ __all__ = ["PARENT", "STORE_LIMITS", "Entry", "encode_index", "parse_entries", "
 PARENT = "imgtar.parent"
 """Annotation on a root: the image ID of its parent image. Docker keeps that beside the image too, not inside."""
 
-STORE_LIMITS = Limits(document=256 << 20, json_values=20_000_000, descriptors=2_000_000)
+STORE_LIMITS = Limits(document=256 << 20, json_values=20_000_000, descriptors=2_000_000, needs=20_000_000)
 """Our own index may grow far beyond what a stranger's document may have."""
 
 

@@ -18,6 +18,7 @@ from imgtar.errors import Conflict, LocalTrouble, Refused, StoreTrouble
 from imgtar.events import Event, Report, silent
 from imgtar.graph.catalog import smaller_parent
 from imgtar.graph.plan import Plan, PlannedRoot, Write
+from imgtar.model.budget import Budget
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
@@ -75,7 +76,15 @@ class StoreTransaction:
             path = os.path.join(self._folder, str(self._counter))
         return new_file(path), path
 
-    def stage(self, content: Readable, size: int, *, where: str, claimed: Digest | None = None) -> Staged:
+    def stage(
+        self,
+        content: Readable,
+        size: int,
+        *,
+        where: str,
+        claimed: Digest | None = None,
+        budget: Budget | None = None,
+    ) -> Staged:
         """See :class:`imgtar.ports.Dock`. Small content stays in memory up to a budget; the rest is written once."""
         algorithm = claimed.algorithm if claimed is not None else "sha256"
         advance = _advancer(self._report)
@@ -89,6 +98,7 @@ class StoreTransaction:
                     limits=self._limits,
                     progress=advance,
                     lanes=worth_lanes(size),
+                    budget=budget,
                 )
                 if measured.digest != claimed:
                     message = f"digest mismatch: expected {claimed}, actual {measured.digest}"
@@ -98,7 +108,13 @@ class StoreTransaction:
         if size <= min(_SMALL, self._small_left):
             kept = bytearray()
             measured = measure(
-                content, write=kept.extend, where=where, algorithm=algorithm, limits=self._limits, progress=advance
+                content,
+                write=kept.extend,
+                where=where,
+                algorithm=algorithm,
+                limits=self._limits,
+                progress=advance,
+                budget=budget,
             )
             self._small_left -= size
             return Staged(measured, bytes(kept))
@@ -114,6 +130,7 @@ class StoreTransaction:
                 limits=self._limits,
                 progress=advance,
                 lanes=worth_lanes(size),
+                budget=budget,
             )
         finally:
             os.close(fd)
@@ -176,10 +193,10 @@ class StoreTransaction:
             return blob
         token = blob.staged.token
         if isinstance(token, bytes):
-            return Blob(blob.size, blob.where, lambda: nullcontext(_Bytes(token)))
+            return Blob(blob.size, blob.where, lambda: nullcontext(_Bytes(token)), budget=blob.budget)
         assert isinstance(token, str | Digest)
         staged = token if isinstance(token, str) else self._layout.blob_path(token)
-        return Blob(blob.size, blob.where, lambda: opened(staged, blob.size, blob.where))
+        return Blob(blob.size, blob.where, lambda: opened(staged, blob.size, blob.where), budget=blob.budget)
 
     def _read(
         self, write: Write, blob: Blob, advance: Callable[[int], object], checkpoint: Checkpoint, *, lanes: bool
@@ -195,7 +212,7 @@ class StoreTransaction:
         try:
             with blob.open() as whole:
                 made = write.made_from is not None
-                content = plain(whole, where=blob.where, limits=self._limits) if made else whole
+                content = plain(whole, where=blob.where, limits=self._limits, budget=blob.budget) if made else whole
                 if isinstance(content, FileWindow) and content.left == write.size and file.clone(content):
                     content = _completed(content, file, fd)
                     take = None
@@ -210,6 +227,7 @@ class StoreTransaction:
                     limits=self._limits,
                     progress=passed,
                     lanes=lanes,
+                    budget=blob.budget,
                 )
             prove(write, measured, blob.where)
         except Refused:

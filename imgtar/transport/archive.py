@@ -19,6 +19,7 @@ from imgtar.blob.tar_stream import FileStream, PipeStream
 from imgtar.errors import Refused
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.finding import Finding
+from imgtar.model.budget import Budget
 from imgtar.model.digest import Digest, Hasher
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ports import Blob, Dock
@@ -108,8 +109,13 @@ class _Archive:
     def __init__(self, label: str, limits: Limits) -> None:
         self.label = label
         self.limits = limits
+        self.budget = Budget(limits, self._taken)
         self.members: Members | None = None
         self._read: Interpretation | None = None
+
+    def _taken(self) -> int:
+        """How many bytes of the archive have been read, as it lies on the medium; all, where it can be read anywhere."""
+        raise NotImplementedError
 
     def _interpret(
         self, members: Members, compression: str, findings: Iterable[Finding], *, directory: bool = False
@@ -154,9 +160,12 @@ class TarSource(_Archive):
         self.fd = fd
         self.size = size
 
+    def _taken(self) -> int:
+        return self.size
+
     def survey(self, dock: Dock) -> Catalog:
         """See :class:`imgtar.ports.Source`: headers and small documents only."""
-        members = TarMembers(self.label, self.fd, dock)
+        members = TarMembers(self.label, self.fd, dock, self.budget)
         scan = _Scan(self.label)
         try:
             for entry in TarReader(FileStream(self.fd, self.size), where=self.label, limits=self.limits):
@@ -222,30 +231,35 @@ class StreamSource(_Archive):
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         super().__init__(label, limits)
-        self._raw = raw
+        self._passing = _Counted(raw)
         self._compression = compression
         self._on_close = on_close
         self._ahead: ReadAhead | None = None
 
+    def _taken(self) -> int:
+        return self._passing.count
+
     def survey(self, dock: Dock) -> Catalog:
         """See :class:`imgtar.ports.Source`: reads to the end, so that truncation and trailing data are seen."""
         plain = decompressing(
-            self._raw,
+            self._passing,
             self._compression,
             where=self.label,
             limits=self.limits,
             limit=self.limits.archive_uncompressed if self._compression is not Compression.NONE else None,
+            budget=self.budget,
         )
         self._ahead = ReadAhead(plain)
         checked = _TarHead(self._ahead, self.label, decompressed=self._compression is not Compression.NONE)
-        members = PassedMembers(self.label, dock)
+        members = PassedMembers(self.label, dock, self.budget)
         scan = _Scan(self.label)
         try:
             reader = TarReader(PipeStream(checked), where=self.label, limits=self.limits)
             for entry in reader:
                 if scan.take(entry):
                     where = f"{self.label}: {entry.name}"
-                    staged = dock.stage(reader, entry.size, where=where, claimed=claimed_digest(entry.name))
+                    claimed = claimed_digest(entry.name)
+                    staged = dock.stage(reader, entry.size, where=where, claimed=claimed, budget=self.budget)
                     members.add(entry.name, entry.size, staged)
             members.links.update(scan.finish())
         except Refused as error:
@@ -261,6 +275,19 @@ class StreamSource(_Archive):
             ahead.close(self._on_close)
         else:
             self._on_close()
+
+
+class _Counted:
+    """Counts what passes."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self.count = 0
+
+    def readinto(self, target: memoryview, /) -> int:
+        count = self._source.readinto(target)
+        self.count += count
+        return count
 
 
 class _TarHead:
@@ -313,11 +340,16 @@ class DirectorySource(_Archive):
     def __init__(self, label: str, fd: int, limits: Limits = DEFAULT_LIMITS) -> None:
         super().__init__(label, limits)
         self._fd = fd
+        self._size = 0
+
+    def _taken(self) -> int:
+        return self._size
 
     def survey(self, dock: Dock) -> Catalog:
         """See :class:`imgtar.ports.Source`."""
-        members = DirectoryMembers(self.label, self._fd, dock)
+        members = DirectoryMembers(self.label, self._fd, dock, self.budget)
         self._scan(members)
+        self._size = sum(members.files.values())
         findings: list[Finding] = []
         return self._interpret(members, "none", findings, directory=True)
 

@@ -17,6 +17,7 @@ from imgtar.graph.finding import Finding
 from imgtar.graph.inventory import EmptyInventory, Inventory
 from imgtar.graph.plan import Plan, Write
 from imgtar.model import mediatype
+from imgtar.model.budget import Budget
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ports import Blob, Receipt, Staged
@@ -64,7 +65,15 @@ class Check:
         """What the supposed receiver holds."""
         return self._inventory
 
-    def stage(self, content: Readable, size: int, *, where: str, claimed: Digest | None = None) -> Staged:
+    def stage(
+        self,
+        content: Readable,
+        size: int,
+        *,
+        where: str,
+        claimed: Digest | None = None,
+        budget: Budget | None = None,
+    ) -> Staged:
         """See :class:`imgtar.ports.Dock`. Keeps what may be a document: JSON, and small enough to be one."""
         kept: bytearray | None = bytearray() if size <= min(self._limits.config, self._budget) else None
 
@@ -88,6 +97,7 @@ class Check:
             diff=diff,
             limits=self._limits,
             lanes=worth_lanes(size),
+            budget=budget,
         )
         if kept is not None:
             self._budget -= len(kept)
@@ -163,7 +173,7 @@ class Check:
 
         assert blob.open is not None
         with blob.open() as whole:
-            content = plain(whole, where=blob.where, limits=self._limits) if made else whole
+            content = plain(whole, where=blob.where, limits=self._limits, budget=blob.budget) if made else whole
             return measure(
                 Window(content, write.size + 1),
                 where=blob.where,
@@ -172,6 +182,7 @@ class Check:
                 limits=self._limits,
                 progress=advance,
                 lanes=lanes,
+                budget=blob.budget,
             )
 
     def _media_type(self, write: Write, measured: Measure, where: str) -> None:

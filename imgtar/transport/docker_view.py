@@ -49,6 +49,7 @@ def read_docker(
     findings: list[Finding] = []
     images = []
     configs: dict[Digest, str] = {}
+    known: dict[str, tuple[Descriptor, ImageConfig]] = {}
     for item in parse_docker_manifest(members.read("manifest.json", limits.document), where, limits):
         references = tuple(_tag(text, where, findings) for text in item.repo_tags)
         config_name = locate(item.config, members, where)
@@ -56,11 +57,10 @@ def read_docker(
         config = parsed = None
         if config_name is not None:
             place = f"{members.label}: {config_name}"
-            raw = members.read(config_name, limits.config)
-            config = Descriptor(mediatype.IMAGE_CONFIG, Digest.of(raw), len(raw))
+            if config_name not in known:  # A thousand images may name one config.
+                known[config_name] = _config(members, config_name, place, limits)
+            config, parsed = known[config_name]
             configs[config.digest] = config_name
-            _check_config_name(config_name, config.digest, place)
-            parsed = parse_config(raw, place, limits)
             if len(parsed.diff_ids) != len(item.layers):
                 message = f"the image has {len(item.layers)} layers in manifest.json, its config {len(parsed.diff_ids)} diff IDs"
                 raise Refused("E_DIFFID", message, where=place)
@@ -72,6 +72,15 @@ def read_docker(
     if "repositories" in members.files:
         _compare_repositories(members, images, findings, limits)
     return images, configs, findings
+
+
+def _config(members: Members, name: str, place: str, limits: Limits) -> tuple[Descriptor, ImageConfig]:
+    raw = members.read(name, limits.config)
+    config = Descriptor(mediatype.IMAGE_CONFIG, Digest.of(raw), len(raw))
+    _check_config_name(name, config.digest, place)
+    parsed = parse_config(raw, place, limits, brief=True)
+    members.budget.keep(parsed, place)
+    return config, parsed
 
 
 def _compare_repositories(members: Members, images: list[DockerImage], findings: list[Finding], limits: Limits) -> None:

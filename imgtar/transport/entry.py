@@ -48,7 +48,7 @@ def _in_docker_view(members: Members, entry: str, limits: Limits) -> str | None:
 
 def _in_oci_view(members: Members, entry: str, limits: Limits) -> str | None:
     names = layout_blobs(members)
-    library = Library([BlobTable(members, names).fetch], limits)
+    library = Library([BlobTable(members, names).fetch], limits, members.budget)
     walker = Walker(library, limits)
     roots = read_layout(members, limits)[0] if "index.json" in members.files else []
     if not roots:

@@ -51,7 +51,7 @@ def interpret(
     """Say what the members are. Raises :class:`Refused` ``E_TYPE`` when they are no image archive of any known form."""
     names: dict[Digest, str] = {}
     v1: dict[str, V1Image] = {}
-    library = Library([BlobTable(members, names).fetch], limits)
+    library = Library([BlobTable(members, names).fetch], limits, members.budget)
     remarks = list(findings)
     has_index = "index.json" in members.files
     has_manifest = "manifest.json" in members.files
@@ -74,6 +74,9 @@ def interpret(
         if has_manifest:
             images, configs, said = read_docker(members, limits)
             remarks += said
+            for image in images:
+                if image.config is not None and image.parsed is not None:
+                    library.know(image.config.digest, image.parsed)
             lying = set(names.values())
             names.update({digest: name for digest, name in configs.items() if name not in lying})
             roots = _Views(members, library, names, limits, remarks, hybrid=has_index).merge(roots, images)

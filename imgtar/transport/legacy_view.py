@@ -57,7 +57,9 @@ def read_legacy(members: Members, library: Library, limits: Limits = DEFAULT_LIM
     for name in members.files:
         match = _JSON.fullmatch(name)
         if match is not None:
-            bare[match[1]] = parse_v1(match[1], members.label, members.read(name, limits.config), limits)
+            image = parse_v1(match[1], members.label, members.read(name, limits.config), limits)
+            members.budget.keep([image.raw, image.value, image.history], image.where)
+            bare[match[1]] = image
     tags, findings = _tags(members, bare, limits)
     heads = sorted({*tags, *(set(bare) - {image.parent for image in bare.values()})})
     if len(heads) > limits.images:
@@ -75,6 +77,7 @@ def read_legacy(members: Members, library: Library, limits: Limits = DEFAULT_LIM
         if top.whole:
             draft, raw = draft_of_chain(top, limits)
             library.add(draft.config.digest, raw)
+            library.know(draft.config.digest, draft.parsed)
             root = replace(root, draft=draft)
         roots.append(root)
     return LegacyView(roots, images, names, findings)

@@ -15,6 +15,7 @@ from imgtar.blob.files import FileWindow, read_window
 from imgtar.blob.measure import Measure
 from imgtar.blob.stream import Readable
 from imgtar.errors import ImgtarError, Refused, local_trouble
+from imgtar.model.budget import Budget
 from imgtar.model.digest import Digest
 from imgtar.ports import Blob, Dock, Staged
 
@@ -38,6 +39,7 @@ class Members(Protocol):
     """A table of regular files; ``links`` maps the name of a link to the file it stands for (one hop, in here)."""
 
     label: str
+    budget: Budget
 
     @property
     def files(self) -> Mapping[str, int]:
@@ -50,7 +52,10 @@ class Members(Protocol):
         ...
 
     def read(self, name: str, cap: int) -> bytes:
-        """Return a small file. Raises ``E_LIMIT`` when it has more than ``cap`` bytes, before reading it."""
+        """Return a small file. Raises ``E_LIMIT`` when it has more than ``cap`` bytes, before reading it.
+
+        Every reading is charged to the budget, because nobody reads a document without parsing it.
+        """
         ...
 
     def head(self, name: str) -> bytes:
@@ -96,8 +101,9 @@ class _Random(ABC):
     files: dict[str, int]
     links: dict[str, str]
 
-    def __init__(self, label: str, dock: Dock) -> None:
+    def __init__(self, label: str, dock: Dock, budget: Budget) -> None:
         self.label = label
+        self.budget = budget
         self.files = {}
         self.links = {}
         self._dock = dock
@@ -113,7 +119,9 @@ class _Random(ABC):
         size = self.files[name]
         if size > cap:
             raise _too_large(self.label, name, size, cap)
-        return self._bytes(name, size)
+        raw = self._bytes(name, size)
+        self.budget.document(raw, f"{self.label}: {name}")
+        return raw
 
     def head(self, name: str) -> bytes:
         """See :class:`Members`."""
@@ -145,14 +153,15 @@ class _Random(ABC):
             with self.open(name) as content:
                 where = f"{self.label}: {name}"
                 self._staged[name] = self._dock.stage(
-                    content, self.files[name], where=where, claimed=claimed_digest(name)
+                    content, self.files[name], where=where, claimed=claimed_digest(name), budget=self.budget
                 )
         return self._staged[name].measure
 
     def blob(self, name: str) -> Blob:
         """See :class:`Members`."""
         staged = self._staged.get(name)
-        return Blob(self.files[name], f"{self.label}: {name}", lambda: self.open(name), staged, self._offset(name))
+        where = f"{self.label}: {name}"
+        return Blob(self.files[name], where, lambda: self.open(name), staged, self._offset(name), self.budget)
 
     def _offset(self, name: str) -> int:
         """Where on the medium the file begins, if that is known."""
@@ -162,8 +171,8 @@ class _Random(ABC):
 class TarMembers(_Random):
     """The members of a plain tar file that can be read anywhere."""
 
-    def __init__(self, label: str, fd: int, dock: Dock) -> None:
-        super().__init__(label, dock)
+    def __init__(self, label: str, fd: int, dock: Dock, budget: Budget) -> None:
+        super().__init__(label, dock, budget)
         self._fd = fd
         self._offsets: dict[str, int] = {}
 
@@ -193,8 +202,8 @@ class TarMembers(_Random):
 class DirectoryMembers(_Random):
     """The regular files below a directory, opened one component at a time and never through a link (H33, H34)."""
 
-    def __init__(self, label: str, root_fd: int, dock: Dock) -> None:
-        super().__init__(label, dock)
+    def __init__(self, label: str, root_fd: int, dock: Dock, budget: Budget) -> None:
+        super().__init__(label, dock, budget)
         self._root = root_fd
 
     def add(self, name: str, size: int) -> None:
@@ -236,8 +245,9 @@ class DirectoryMembers(_Random):
 class PassedMembers:
     """The members of a tar that came through a pipe or out of a decompressor: all measured, kept by the dock."""
 
-    def __init__(self, label: str, dock: Dock) -> None:
+    def __init__(self, label: str, dock: Dock, budget: Budget) -> None:
         self.label = label
+        self.budget = budget
         self.files: dict[str, int] = {}
         self.links: dict[str, str] = {}
         self._dock = dock
@@ -259,6 +269,7 @@ class PassedMembers:
         if raw is None:
             message = "is needed as a document but was not kept while the archive passed: too much text in this archive"
             raise Refused("E_LIMIT", message, where=f"{self.label}: {name}", hint="read it from a plain, seekable file")
+        self.budget.document(raw, f"{self.label}: {name}")
         return raw
 
     def head(self, name: str) -> bytes:
@@ -275,7 +286,7 @@ class PassedMembers:
 
     def blob(self, name: str) -> Blob:
         """See :class:`Members`."""
-        return Blob(self.files[name], f"{self.label}: {name}", None, self._staged[name])
+        return Blob(self.files[name], f"{self.label}: {name}", None, self._staged[name], budget=self.budget)
 
     def lift(self, prefix: str) -> None:
         """See :class:`Members`."""

@@ -17,6 +17,7 @@ import zstandard
 from imgtar.blob.measure import measure
 from imgtar.blob.stream import Readable
 from imgtar.graph.select import Policy
+from imgtar.model.budget import Budget
 from imgtar.model.digest import Digest
 from imgtar.ops.transfer import transfer
 from imgtar.ports import Blob, Dock, Source, Staged
@@ -31,7 +32,15 @@ Open = Callable[[Path, Sequence[Image]], AbstractContextManager[Source]]
 class MemoryDock:
     """A dock that keeps everything in memory."""
 
-    def stage(self, content: Readable, size: int, *, where: str, claimed: Digest | None = None) -> Staged:
+    def stage(
+        self,
+        content: Readable,
+        size: int,
+        *,
+        where: str,
+        claimed: Digest | None = None,
+        budget: Budget | None = None,
+    ) -> Staged:
         kept = bytearray()
         algorithm = claimed.algorithm if claimed is not None else "sha256"
         return Staged(measure(content, write=kept.extend, where=where, algorithm=algorithm), bytes(kept))

@@ -404,4 +404,4 @@ def test_whatever_parents_are_declared_every_image_is_drawn_once(parents: list[i
     for image in tree.images:
         assert image.above is None or image.above in drawn
         drawn.add(image.place)
-    json.dumps(tree.to_json())
+    json.dumps(list(tree.to_json()))

@@ -13,7 +13,7 @@ from imgtar.frozen import replace
 from imgtar.graph.explain import describe_missing, explain_missing
 from imgtar.graph.names import names_of
 from imgtar.graph.plan import Missing
-from imgtar.graph.views import flat_images, rfc3339, root_views
+from imgtar.graph.views import Views, rfc3339, root_views
 from imgtar.model.chain import chain_ids
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
@@ -129,7 +129,7 @@ def test_an_index_shows_its_images_what_is_absent_and_what_else_it_holds() -> No
     assert [child["platform"] for child in shown["manifests"]] == ["linux/amd64", "linux/arm64/v8"]
     assert [(absent["digest"], absent["platform"]) for absent in shown["absent"]] == [(LOST.digest, "linux/s390x")]
     assert [(other["digest"], other["subject"]) for other in shown["other"]] == [(attestation(APP).digest, APP.digest)]
-    flat = flat_images([shown])
+    flat = Views([shown]).flat()
     assert [image["names"] for image in flat] == [["multi:1"], ["multi:1"]]
 
 

@@ -23,7 +23,7 @@ __all__ = ["MEMORY", "SECONDS", "Run", "Sandbox"]
 MEMORY = 256 << 20
 """Bytes of address space that a run may take on top of the interpreter with imgtar loaded."""
 SECONDS = 10
-"""How long a run may take."""
+"""How much processor time a run may take."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Run:
     stderr: bytes
     peak: int
     """Peak memory in bytes, the interpreter included."""
+    cpu: float = 0.0
+    """Seconds of processor time, of all threads: what does not depend on what else the machine has to do."""
 
     @property
     def document(self) -> Any:
@@ -61,8 +63,18 @@ class Sandbox:
         self._program = Program(__file__, scratch, MALLOC_ARENA_MAX="1")
         self.close = self._program.close
 
-    def run(self, *arguments: str, stdin: bytes | None = None, cwd: Path) -> Run:
-        """Run one command line; ``stdin`` is given through a pipe."""
+    def run(
+        self,
+        *arguments: str,
+        stdin: bytes | None = None,
+        cwd: Path,
+        memory: int = MEMORY,
+        seconds: int = SECONDS,
+    ) -> Run:
+        """Run one command line; ``stdin`` is given through a pipe.
+
+        It gets so many bytes of address space on top of the interpreter, and so many seconds of processor time.
+        """
         out, err, feed = (self._scratch / name for name in ("stdout", "stderr", "stdin"))
         if stdin is not None:
             feed.write_bytes(stdin)
@@ -72,9 +84,12 @@ class Sandbox:
             "out": str(out),
             "err": str(err),
             "feed": str(feed) if stdin is not None else None,
+            "memory": memory,
+            "seconds": seconds,
         }
         answer = self._program.ask(job)
-        return Run(arguments, answer["status"], out.read_bytes(), err.read_bytes(), answer["peak"])
+        cpu = answer["cpu"] / 1000
+        return Run(arguments, answer["status"], out.read_bytes(), err.read_bytes(), answer["peak"], cpu)
 
 
 def _serve() -> None:
@@ -89,7 +104,8 @@ def _one(job: dict[str, Any]) -> dict[str, int]:
     if not child:
         _work(job)
     _, status, usage = os.wait4(child, 0)
-    return {"status": os.waitstatus_to_exitcode(status), "peak": usage.ru_maxrss << 10}
+    cpu = int((usage.ru_utime + usage.ru_stime) * 1000)
+    return {"status": os.waitstatus_to_exitcode(status), "peak": usage.ru_maxrss << 10, "cpu": cpu}
 
 
 def _run_once() -> None:
@@ -111,12 +127,14 @@ def _work(job: dict[str, Any]) -> None:
     status = 1
     try:
         os.chdir(job["cwd"])
-        given = feed(job["feed"], 2 * SECONDS)
+        given = feed(job["feed"], 6 * job["seconds"])
         for target, source in ((0, given), (1, _create(job["out"])), (2, _create(job["err"]))):
             os.dup2(source, target)
             os.close(source)
-        signal.alarm(SECONDS)
-        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
+        # The machine may have other things to do: the processor time counts, and the clock only for what hangs.
+        resource.setrlimit(resource.RLIMIT_CPU, (job["seconds"], job["seconds"] + 1))
+        signal.alarm(6 * job["seconds"])
+        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + job["memory"]
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it lives as long as the process
         from imgtar.cli.main import run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated
 
 from imgtar.cli import options
@@ -24,6 +25,7 @@ def command(
 
     out = console(store, as_json, quiet, "none", lock_timeout, outer)
     refuse_terminal([what])
-    with out.reporting() as report:
-        images = history(what, out.store(report))
-    out.result("imgtar.history/1", {"images": images}, lambda: show_history(out, images, no_trunc=no_trunc))
+    with ExitStack() as stack:
+        with out.reporting() as report:
+            images = history(what, out.store(report), stack)
+        out.result("imgtar.history/1", {"images": images}, lambda: show_history(out, images, no_trunc=no_trunc))

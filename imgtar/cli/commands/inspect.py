@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import Annotated
 
 from imgtar.cli import options
@@ -41,13 +42,14 @@ def command(
         if raw not in ("manifest", "config", "index"):
             raise UsageError(f"--raw {shown(raw)} is not known", hint="one of manifest, config, index")
         request = RawRequest(raw, wanted[0] if wanted else None)
-    with out.reporting() as report:
-        if is_archive(what):
-            done = inspect_archive(what, request, wanted, report=report)
-        else:
-            done = inspect_store(what, out.store(report), request, wanted)
-    if done.raw is not None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(done.raw)
-        return
-    out.result("imgtar.inspect/1", done.document, lambda: show_inspection(out, done.document))
+    with ExitStack() as stack:
+        with out.reporting() as report:
+            if is_archive(what):
+                done = inspect_archive(what, request, wanted, report=report, stack=stack)
+            else:
+                done = inspect_store(what, out.store(report), request, wanted)
+        if done.raw is not None:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(done.raw)
+            return
+        out.result("imgtar.inspect/1", done.document, lambda: show_inspection(out, done.document))
