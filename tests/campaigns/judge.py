@@ -218,7 +218,9 @@ def _explained(who: str, name: str, image_id: str, verdict: Verdict) -> bool:
 def ask(engine: Engine, archive: Path) -> tuple[bool, list[Shown]]:
     """Give an archive to an engine, see what it has then, and take it away again."""
     try:
-        return engine.load(archive), engine.shown()
+        ok = engine.load(archive)
+        # Of an archive that it refused it may have kept a part: what has a name must be right all the same.
+        return ok, [one for one in engine.shown() if ok or one.name]
     finally:
         engine.wipe()
 
