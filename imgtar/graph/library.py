@@ -19,6 +19,7 @@ Fetch = Callable[[Descriptor, int], bytes | None]
 """Return the verified bytes of a small document, or ``None`` when they are not here. The number caps their size."""
 
 _T = TypeVar("_T")
+_WRONG = "whoever wrote the descriptor is wrong: make the archive again from its source"
 
 
 class Library:
@@ -27,7 +28,7 @@ class Library:
     def __init__(self, fetches: Iterable[Fetch], limits: Limits = DEFAULT_LIMITS) -> None:
         self._fetches = list(fetches)
         self._limits = limits
-        self._parsed: dict[tuple[Digest, str], object] = {}
+        self._parsed: dict[tuple[Digest, str, str], tuple[int, object]] = {}
         self._extra: dict[Digest, bytes] = {}
 
     def add(self, digest: Digest, raw: bytes) -> None:
@@ -57,9 +58,8 @@ class Library:
             message = f"the document has {descriptor.size} bytes, the limit is {limit}"
             raise Refused("E_LIMIT", message, where=str(descriptor.digest))
         raw = self._fetch_here(descriptor, limit)
-        if raw is not None and len(raw) != descriptor.size:
-            message = f"has {len(raw)} bytes, but a descriptor says {descriptor.size}"
-            raise Refused("E_SIZE", message, where=str(descriptor.digest))
+        if raw is not None:
+            _sized(len(raw), descriptor)
         return raw
 
     def kind(self, descriptor: Descriptor) -> str:
@@ -80,7 +80,7 @@ class Library:
         actual = documents.pretended(raw)
         if actual is not None:
             message = f"calls itself {shown(actual)} but its descriptor says {shown(declared)}"
-            raise Refused("E_TYPE", message, where=str(descriptor.digest))
+            raise Refused("E_TYPE", message, where=str(descriptor.digest), hint=_WRONG)
         return declared
 
     def manifest(self, descriptor: Descriptor) -> Manifest | None:
@@ -107,10 +107,19 @@ class Library:
     def _parse(
         self, descriptor: Descriptor, kind: str, parse: Callable[[bytes, str], _T], cap: int | None = None
     ) -> _T | None:
-        key = (descriptor.digest, kind)
-        if key not in self._parsed:
+        # Who asks second may say something else of it than who asked first: that is examined each time.
+        key = (descriptor.digest, kind, descriptor.media_type)
+        known = self._parsed.get(key)
+        if known is None:
             raw = self.raw(descriptor, cap=cap)
             if raw is None:
                 return None
-            self._parsed[key] = parse(raw, f"{kind} {descriptor.digest}")
-        return self._parsed[key]  # type: ignore[return-value]
+            known = self._parsed[key] = (len(raw), parse(raw, f"{kind} {descriptor.digest}"))
+        _sized(known[0], descriptor)
+        return known[1]  # type: ignore[return-value]
+
+
+def _sized(actual: int, descriptor: Descriptor) -> None:
+    if actual != descriptor.size:
+        message = f"has {actual} bytes, but a descriptor says {descriptor.size}"
+        raise Refused("E_SIZE", message, where=str(descriptor.digest), hint=_WRONG)

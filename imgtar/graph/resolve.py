@@ -9,6 +9,7 @@ from imgtar.errors import Refused, UsageError
 from imgtar.frozen import field, record, replace
 from imgtar.graph.candidates import brought_layers, grow_candidates, lost_digest
 from imgtar.graph.catalog import Catalog, Root
+from imgtar.graph.claims import Ledger, hold_against
 from imgtar.graph.finding import Finding
 from imgtar.graph.gaps import Gaps, needed_by
 from imgtar.graph.inventory import Inventory
@@ -150,6 +151,7 @@ class _Resolution:
     findings: list[Finding] = field(default_factory=list)
     owners: dict[Digest, list[int]] = field(default_factory=dict)
     arriving: frozenset[Digest] = frozenset()
+    ledger: Ledger = field(default_factory=Ledger)
     lost: list[tuple[Named, list[int]]] = field(default_factory=list)
     gaps: Gaps = field(init=False)
     names: Names = field(init=False)
@@ -169,7 +171,11 @@ class _Resolution:
         left_out, remarks = self.shipping.left_out(candidate, self.count)
         self.findings += remarks
         if node.fault is not None:
-            self.findings.append(Finding("E_STORE", "error", str(node.descriptor.digest), str(node.fault), 7))
+            self._objected(candidate, node.fault)
+            return
+        if self.catalogs[candidate.position].form != "store":
+            self.ledger.enter(node)
+            hold_against(self.held, node, left_out, self.limits)
         said = self._said_of(candidate) if node.absent else None
         if said is not None:
             parts = self._promised_parts(candidate, said)
@@ -199,6 +205,19 @@ class _Resolution:
             self.owners.setdefault(digest, []).append(self.count)
             self.findings += _oddities(image, printable(root.title))
         self.names.add(candidate, self.catalogs[candidate.position].label, tuple(parts), said)
+        self.count += 1
+
+    def _objected(self, candidate: Candidate, fault: Refused) -> None:
+        """Take in a root of a store that is not believed: of what it says nothing counts, but its document is one blob."""
+        digest, title = candidate.node.descriptor.digest, printable(candidate.root.title)
+        message = f"{title}: {fault.code}: {fault}"
+        self.findings.append(Finding("E_STORE", "error", str(digest), message, 7, fault.hint))
+        catalog = self.catalogs[candidate.position]
+        size = catalog.offers.get(digest) if digest.supported else None
+        if size is not None and digest not in self.writes:
+            self.writes[digest] = Write(digest, size, "blob", f"the document of {title}", catalog=catalog)
+        self.owners.setdefault(digest, []).append(self.count)
+        self.names.add(candidate, catalog.label, ())
         self.count += 1
 
     def add_lost(self, root: Root, gaps: Sequence[Missing]) -> None:
@@ -256,10 +275,15 @@ class _Resolution:
         if not digest.supported:
             message = f"the digest algorithm {printable(digest.algorithm)} of {title} is not supported"
             raise Refused("E_DIGEST", message, where=str(digest), hint="imgtar verifies sha256 and sha512")
-        self._claim(part, title)
+        self._claim(part, title, candidate)
         if digest in self.writes:
+            known = self.writes[digest]
+            if known.diff_id is None and part.diff_id is not None:
+                # Who listed it first said nothing of its content; who does now must be right all the same.
+                self.writes[digest] = replace(known, kind=part.kind, title=title, diff_id=part.diff_id)
             return True
         if digest in self.reused:
+            self._relies_on(part, title)
             return False
         holding = self.held.holding(digest)
         if holding is not None and holding.sound:
@@ -267,7 +291,7 @@ class _Resolution:
                 message = f"a descriptor says {descriptor.size} bytes for {title}, the receiver holds {holding.size}"
                 raise Refused("E_SIZE", message, where=str(digest))
             self.reused[digest] = descriptor.size
-            self.relied_on[digest] = Write(digest, descriptor.size, part.kind, title, part.diff_id)
+            self._relies_on(part, title)
             return False
         write = self._write(part, title, candidate.position)
         if write is not None:
@@ -282,7 +306,13 @@ class _Resolution:
         self.gaps.part(part, candidate, self.count, damaged=damaged)
         return False
 
-    def _claim(self, part: Part, title: str) -> None:
+    def _relies_on(self, part: Part, title: str) -> None:
+        digest = part.descriptor.digest
+        known = self.relied_on.get(digest)
+        if known is None or (known.diff_id is None and part.diff_id is not None):
+            self.relied_on[digest] = Write(digest, part.descriptor.size, part.kind, title, part.diff_id)
+
+    def _claim(self, part: Part, title: str, candidate: Candidate) -> None:
         """Remember which diff ID a config claims for a layer; two claims for one layer cannot both be true."""
         if part.diff_id is None:
             return
@@ -292,7 +322,8 @@ class _Resolution:
             )
             raise Refused("E_DIGEST", message, where=str(part.diff_id), hint="diff IDs are sha256")
         known = self.diff_ids.setdefault(part.descriptor.digest, (part.diff_id, title))
-        if known[0] != part.diff_id:
+        # Of a store's roots those that are wrong were left out; where nothing can be measured, the layer is damaged.
+        if known[0] != part.diff_id and self.catalogs[candidate.position].form != "store":
             message = f"{known[1]} has the diff ID {known[0]}, but {title} is the same blob and claims {part.diff_id}"
             raise Refused("E_DIFFID", message, where=str(part.descriptor.digest))
 
@@ -393,7 +424,7 @@ class _Resolution:
             claim = self.diff_ids.get(digest)
             if claim is None:
                 continue
-            actual = self.held.diff_id_of(digest)
+            actual = self.held.diff_id_of(digest, claim[0])
             if actual != claim[0]:
                 message = f"{claim[1]} claims the diff ID {claim[0]}, its content has {actual}"
                 raise Refused(

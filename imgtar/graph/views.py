@@ -49,7 +49,8 @@ def root_views(
             images.append(_draft_view(root, names, present))
             continue
         assert root.descriptor is not None
-        node = walker.grow(root.descriptor)
+        # Roots of a store were judged one by one, and need not agree.
+        node = (Walker(catalog.library) if catalog.form == "store" else walker).grow(root.descriptor)
         said = catalog.thin.image(root.descriptor.digest) if catalog.thin is not None and node.absent else None
         if said is not None and catalog.thin is not None:
             images.append(_left_out_view(said, root.descriptor, catalog.thin))
