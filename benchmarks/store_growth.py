@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,8 @@ def build_store(path: Path, images: Images) -> None:
             (blobs / place).write_bytes(raw)
             status = os.lstat(blobs / place)
             look = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-            (held / place).write_text(f"{look}\n{diff_id}\nend")
+            mark = zlib.crc32(f"{digest} {look} {diff_id}".encode())
+            (held / place).write_text(f"{look}\n{diff_id}\n{mark:08x}")
             if diff_id != digest:
                 (layers / diff_id.replace(":", "/")).write_text(f"{digest}\nend")
     roots.sort(key=lambda root: str(root["annotations"]["io.containerd.image.name"]))

@@ -9,6 +9,7 @@ from imgtar.frozen import replace
 from imgtar.graph.catalog import Catalog, Draft, Root, Slot
 from imgtar.graph.chains import complete_chains
 from imgtar.graph.choice import one_image_for_each_platform
+from imgtar.graph.claims import OBJECTED, Witness, false_diff_id, objection
 from imgtar.graph.inventory import Inventory
 from imgtar.graph.library import Library
 from imgtar.graph.plan import Missing
@@ -21,7 +22,7 @@ from imgtar.model.documents import digest_in_path, encode_manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.text import printable
 
-__all__ = ["brought_layers", "grow_candidates", "lost_digest", "settle"]
+__all__ = ["brought_layers", "grow_candidates", "judged", "lost_digest", "settle"]
 
 
 def settle(
@@ -68,7 +69,28 @@ def brought_layers(
     return layers
 
 
-def _brought(catalogs: Sequence[Catalog], walkers: Sequence[Walker]) -> dict[Digest, Descriptor]:
+Grow = Callable[[Descriptor], Node]
+
+
+def _growth(catalog: Catalog, library: Library, limits: Limits) -> Grow:
+    """How the roots of a catalog are grown.
+
+    What one archive says of a digest is one word, and must agree. The roots of a store came from many: each is judged by
+    itself, and one that is wrong (``fault``) must not keep people from the others they have.
+    """
+    if catalog.form != "store":
+        return Walker(library, limits).grow
+    grown: dict[Digest, Node] = {}
+
+    def grow(descriptor: Descriptor) -> Node:
+        if descriptor.digest not in grown:
+            grown[descriptor.digest] = judged(descriptor, library, catalog.witness, limits)
+        return grown[descriptor.digest]
+
+    return grow
+
+
+def _brought(catalogs: Sequence[Catalog], growth: Sequence[Grow]) -> dict[Digest, Descriptor]:
     """Layers on offer by the diff ID that some config claims for them; the claim is proved when they are received."""
     layers: dict[Digest, Descriptor] = {}
 
@@ -78,14 +100,14 @@ def _brought(catalogs: Sequence[Catalog], walkers: Sequence[Walker]) -> dict[Dig
         if known is None or (layer.digest != diff_id, layer.digest) < (known.digest != diff_id, known.digest):
             layers[diff_id] = layer
 
-    for catalog, walker in zip(catalogs, walkers, strict=True):
+    for catalog, grow in zip(catalogs, growth, strict=True):
         for root in catalog.roots:
             if root.draft is not None:
                 for slot in root.draft.slots:
                     if slot.layer is not None:
                         take(slot.diff_id, slot.layer)
             elif root.descriptor is not None:
-                for node in images_of(walker.grow(root.descriptor)):
+                for node in images_of(grow(root.descriptor)):
                     pairs = zip(node.manifest.layers if node.manifest else (), node.diff_ids or (), strict=False)
                     for layer, diff_id in pairs:
                         if any(layer.digest in one.offers for one in catalogs):
@@ -103,14 +125,14 @@ def grow_candidates(
     candidates: list[Candidate] = []
     lost: list[tuple[Root, list[Missing]]] = []
     libraries = _libraries(catalogs, held)
-    walkers = [Walker(library, limits) for library in libraries]
+    growth = [_growth(catalog, library, limits) for catalog, library in zip(catalogs, libraries, strict=True)]
     completed = complete_chains(catalogs, limits)
     incomplete = any(
         bool(root.lost_config) or (root.draft is not None and not root.draft.complete)
         for each in catalogs
         for root in each.roots
     )
-    brought = _brought(catalogs, walkers) if incomplete else {}
+    brought = _brought(catalogs, growth) if incomplete else {}
 
     def offered(digest: Digest) -> bool:
         return any(digest in catalog.offers for catalog in catalogs)
@@ -138,16 +160,48 @@ def grow_candidates(
                 descriptor = Descriptor(mediatype.IMAGE_MANIFEST, Digest.of(raw), len(raw))
                 catalog.library.add(descriptor.digest, raw)
                 root = replace(root, descriptor=descriptor, draft=draft)
-            try:
-                node = walkers[position].grow(descriptor)
+            node = growth[position](descriptor)
+            if catalog.form != "store":  # There each root was judged as it was grown.
                 one_image_for_each_platform(node)
-            except Refused as error:
-                if catalog.form != "store":
-                    raise
-                # One damaged image must not keep people from the others they have.
-                node = Node(descriptor, absent=True, fault=error)
             candidates.append(Candidate(root, node, position))
+        if catalog.witness is not None:
+            candidates = _agreed(candidates, position, catalog.witness)
     return candidates, lost
+
+
+def judged(descriptor: Descriptor, library: Library, witness: Witness | None, limits: Limits) -> Node:
+    """The node of a root of a store; one with a ``fault`` and nothing else for what cannot be believed."""
+    try:
+        node = Walker(library, limits).grow(descriptor)
+        one_image_for_each_platform(node)
+        error = objection(node, witness) if witness is not None else None
+    except Refused as refused:
+        error = refused
+    if error is None:
+        return node
+    error.hint = OBJECTED
+    return Node(descriptor, absent=True, fault=error)
+
+
+def _agreed(candidates: list[Candidate], position: int, witness: Witness) -> list[Candidate]:
+    """The candidates, those at fault that name another diff ID for a layer than others do, and than it has."""
+    claimed: dict[Digest, dict[Digest, list[int]]] = {}
+    for place, one in enumerate(candidates):
+        for image in images_of(one.node) if one.position == position else ():
+            for layer, diff_id in zip(
+                image.manifest.layers if image.manifest else (), image.diff_ids or (), strict=False
+            ):
+                claimed.setdefault(layer.digest, {}).setdefault(diff_id, []).append(place)
+    faults: dict[int, Refused] = {}
+    for digest, claims in claimed.items():
+        actual = witness.measured_diff_id(digest) if len(claims) > 1 and digest.supported else None
+        if actual is not None:
+            for diff_id in claims.keys() - {actual}:
+                faults.update(dict.fromkeys(claims[diff_id], false_diff_id(digest, diff_id, actual)))
+    return [
+        replace(one, node=Node(one.node.descriptor, absent=True, fault=faults[place])) if place in faults else one
+        for place, one in enumerate(candidates)
+    ]
 
 
 def _libraries(catalogs: Sequence[Catalog], held: Inventory) -> list[Library]:

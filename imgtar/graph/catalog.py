@@ -14,6 +14,7 @@ from imgtar.model.documents import ImageConfig
 from imgtar.model.reference import Reference
 
 if TYPE_CHECKING:
+    from imgtar.graph.claims import Witness
     from imgtar.graph.thin import ThinRecord
     from imgtar.graph.v1 import V1Image
 
@@ -121,6 +122,7 @@ class Catalog:
     ``offers`` may hold more than the roots reach: an OCI layout may carry unreferenced blobs (image-layout.md), which
     are never stored. ``entry_names`` say under which name a blob lies, for messages. ``thin`` is what a thin archive says
     about what it leaves out; ``v1`` are the images of a pre-1.10 archive by ID, also those that are only parents.
+    ``witness`` says what a store has proved, by which each of its roots is judged.
     """
 
     label: str
@@ -133,3 +135,4 @@ class Catalog:
     entry_names: Mapping[Digest, str] = field(default_factory=dict)
     thin: ThinRecord | None = None
     v1: Mapping[str, V1Image] = field(default_factory=dict, repr=False)
+    witness: Witness | None = field(default=None, repr=False)

@@ -47,8 +47,15 @@ class Inventory(Protocol):
         """A held layer with that diff ID, in whatever compression."""
         ...
 
-    def diff_id_of(self, digest: Digest) -> Digest | None:
-        """The diff ID of a held layer, if it can be proved (by reading it, or by an earlier reading)."""
+    def diff_id_of(self, digest: Digest, claimed: Digest | None = None) -> Digest | None:
+        """The diff ID of a held layer, if it can be proved (by reading it, or by an earlier reading).
+
+        That it is another one than ``claimed`` is said only after the layer was read now.
+        """
+        ...
+
+    def document_type(self, digest: Digest) -> str | None:
+        """The media type of a held manifest or index, as its content says; ``None`` for whatever else is held."""
         ...
 
     def has_image(self, identity: Digest) -> bool:
@@ -84,7 +91,11 @@ class EmptyInventory:
         """Nothing."""
         return None
 
-    def diff_id_of(self, digest: Digest) -> Digest | None:
+    def diff_id_of(self, digest: Digest, claimed: Digest | None = None) -> Digest | None:
+        """Nothing."""
+        return None
+
+    def document_type(self, digest: Digest) -> str | None:
         """Nothing."""
         return None
 

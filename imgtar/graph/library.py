@@ -20,6 +20,7 @@ Fetch = Callable[[Descriptor, int], bytes | None]
 """Return the verified bytes of a small document, or ``None`` when they are not here. The number caps their size."""
 
 _T = TypeVar("_T")
+_WRONG = "whoever wrote the descriptor is wrong: make the archive again from its source"
 
 
 class Library:
@@ -33,8 +34,8 @@ class Library:
         self._limits = limits
         self._budget = budget
         self._chain: Sequence[Library] = ()
-        self._parsed: dict[tuple[Digest, str], object] = {}
-        self._kinds: dict[tuple[Digest, str], str] = {}
+        self._parsed: dict[tuple[Digest, str, str], tuple[int, object]] = {}
+        self._kinds: dict[tuple[Digest, str], tuple[int, str]] = {}
         self._image_like: dict[Digest, bool] = {}
         self._extra: dict[Digest, bytes] = {}
         self._whole: tuple[Digest, ImageConfig] | None = None
@@ -45,9 +46,9 @@ class Library:
             self._keep(raw, digest)
             self._extra[digest] = raw
 
-    def know(self, digest: Digest, config: ImageConfig) -> None:
+    def know(self, descriptor: Descriptor, config: ImageConfig) -> None:
         """Take over a config that was parsed elsewhere, and charged already."""
-        self._parsed.setdefault((digest, "config"), config)
+        self._parsed.setdefault(_key(descriptor, "config"), (descriptor.size, config))
 
     def then(self, *others: Library) -> Library:
         """A library that looks here first and in the ``others`` after, in their order.
@@ -85,9 +86,8 @@ class Library:
             message = f"the document has {descriptor.size} bytes, the limit is {limit}"
             raise Refused("E_LIMIT", message, where=str(descriptor.digest))
         raw = self._fetch_here(descriptor, limit)
-        if raw is not None and len(raw) != descriptor.size:
-            message = f"has {len(raw)} bytes, but a descriptor says {descriptor.size}"
-            raise Refused("E_SIZE", message, where=str(descriptor.digest))
+        if raw is not None:
+            _sized(len(raw), descriptor)
         return raw
 
     def kind(self, descriptor: Descriptor) -> str:
@@ -106,8 +106,9 @@ class Library:
             if raw is None:
                 return declared
             # An index may list one document a hundred thousand times.
-            known = self._kinds[descriptor.digest, declared] = self._kind_of(raw, descriptor)
-        return known
+            known = self._kinds[descriptor.digest, declared] = (len(raw), self._kind_of(raw, descriptor))
+        _sized(known[0], descriptor)
+        return known[1]
 
     def _kind_of(self, raw: bytes, descriptor: Descriptor) -> str:
         declared = descriptor.media_type
@@ -116,7 +117,7 @@ class Library:
         actual = documents.pretended(raw)
         if actual is not None:
             message = f"calls itself {shown(actual)} but its descriptor says {shown(declared)}"
-            raise Refused("E_TYPE", message, where=str(descriptor.digest))
+            raise Refused("E_TYPE", message, where=str(descriptor.digest), hint=_WRONG)
         return declared
 
     def manifest(self, descriptor: Descriptor) -> Manifest | None:
@@ -208,12 +209,26 @@ class Library:
     def _parse(
         self, descriptor: Descriptor, kind: str, parse: Callable[[bytes, str], _T], cap: int | None = None
     ) -> _T | None:
-        key = (descriptor.digest, kind)
-        if key not in self._parsed:
+        # Who asks second may say something else of it than who asked first: that is examined each time.
+        key = _key(descriptor, kind)
+        known = self._parsed.get(key)
+        if known is None:
             raw = self.raw(descriptor, cap=cap)
             if raw is None:
                 return None
             value = parse(raw, f"{kind} {descriptor.digest}")
             self._keep(value, descriptor.digest)
-            self._parsed[key] = value
-        return self._parsed[key]  # type: ignore[return-value]
+            known = self._parsed[key] = (len(raw), value)
+        _sized(known[0], descriptor)
+        return known[1]  # type: ignore[return-value]
+
+
+def _key(descriptor: Descriptor, kind: str) -> tuple[Digest, str, str]:
+    """What a parsed document is kept under. A config is read alike whatever it is called."""
+    return descriptor.digest, kind, "" if kind == "config" else descriptor.media_type
+
+
+def _sized(actual: int, descriptor: Descriptor) -> None:
+    if actual != descriptor.size:
+        message = f"has {actual} bytes, but a descriptor says {descriptor.size}"
+        raise Refused("E_SIZE", message, where=str(descriptor.digest), hint=_WRONG)

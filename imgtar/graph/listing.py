@@ -142,10 +142,15 @@ class Listing:
         blob = self._layers.get(diff_id)
         return Descriptor(blob.media_type or mediatype.LAYER, blob.digest, blob.size) if blob is not None else None
 
-    def diff_id_of(self, digest: Digest) -> Digest | None:
+    def diff_id_of(self, digest: Digest, claimed: Digest | None = None) -> Digest | None:
         """What the list says; the receiver itself will prove it."""
         blob = self.blobs.get(digest)
         return (blob.diff_id or blob.digest) if blob is not None else None
+
+    def document_type(self, digest: Digest) -> str | None:
+        """What the list says, which knows no more than which of the two it is."""
+        blob = self.blobs.get(digest)
+        return blob.kind if blob is not None and blob.kind in ("manifest", "index") else None
 
     def has_image(self, identity: Digest) -> bool:
         """See :class:`imgtar.graph.inventory.Inventory`."""
@@ -344,7 +349,7 @@ def take_stock(
     where: str,
     have: Have,
     *,
-    diff_id_of: Callable[[Digest], Digest | None] | None = None,
+    diff_id_of: Callable[[Digest, Digest], Digest | None] | None = None,
     label: str = "",
     library: Library | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -367,10 +372,12 @@ def take_stock(
                     complete = False
                     continue
                 own.append(digest)
-                if digest not in blobs or blobs[digest].diff_id is None:
+                # Somebody may carry another's manifest about as a file; that it is one is what counts.
+                known = blobs.get(digest)
+                if known is None or (known.diff_id is None and known.kind not in ("manifest", "index")):
                     proved = part.diff_id
                     if proved is not None and diff_id_of is not None:
-                        proved = diff_id_of(digest)
+                        proved = diff_id_of(digest, proved)
                     media_type = part.descriptor.media_type if part.kind == "layer" else ""
                     blobs[digest] = ListedBlob(digest, part.descriptor.size, part.kind, proved, media_type)
             said = catalog.thin.image(candidate.node.descriptor.digest) if catalog.thin is not None else None

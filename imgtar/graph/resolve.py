@@ -9,6 +9,7 @@ from imgtar.errors import Refused, UsageError
 from imgtar.frozen import field, record, replace
 from imgtar.graph.candidates import brought_layers, grow_candidates, lost_digest
 from imgtar.graph.catalog import Catalog, Root
+from imgtar.graph.claims import Ledger, hold_against
 from imgtar.graph.finding import Finding
 from imgtar.graph.gaps import Gaps, needed_by
 from imgtar.graph.inventory import Inventory
@@ -151,6 +152,7 @@ class _Resolution:
     findings: list[Finding] = field(default_factory=list)
     owners: dict[Digest, list[int]] = field(default_factory=dict)
     arriving: frozenset[Digest] = frozenset()
+    ledger: Ledger = field(default_factory=Ledger)
     lost: list[tuple[Named, list[int]]] = field(default_factory=list)
     gaps: Gaps = field(init=False)
     names: Names = field(init=False)
@@ -170,7 +172,11 @@ class _Resolution:
         left_out, remarks = self.shipping.left_out(candidate, self.count)
         self.findings += remarks
         if node.fault is not None:
-            self.findings.append(Finding("E_STORE", "error", str(node.descriptor.digest), str(node.fault), 7))
+            self._objected(candidate, node.fault)
+            return
+        if self.catalogs[candidate.position].form != "store":
+            self.ledger.enter(node)
+            hold_against(self.held, node, left_out, self.limits)
         said = self._said_of(candidate) if node.absent else None
         if said is not None:
             parts = self._promised_parts(candidate, said)
@@ -203,6 +209,19 @@ class _Resolution:
             self.owners.setdefault(digest, []).append(self.count)
             self.findings += image_remarks(image, printable(root.title))
         self.names.add(candidate, self.catalogs[candidate.position].label, tuple(parts), said)
+        self.count += 1
+
+    def _objected(self, candidate: Candidate, fault: Refused) -> None:
+        """Take in a root of a store that is not believed: of what it says nothing counts, but its document is one blob."""
+        digest, title = candidate.node.descriptor.digest, printable(candidate.root.title)
+        message = f"{title}: {fault.code}: {fault}"
+        self.findings.append(Finding("E_STORE", "error", str(digest), message, 7, fault.hint))
+        catalog = self.catalogs[candidate.position]
+        size = catalog.offers.get(digest) if digest.supported else None
+        if size is not None and digest not in self.writes:
+            self.writes[digest] = Write(digest, size, "blob", f"the document of {title}", catalog=catalog)
+        self.owners.setdefault(digest, []).append(self.count)
+        self.names.add(candidate, catalog.label, ())
         self.count += 1
 
     def add_lost(self, root: Root, gaps: Sequence[Missing]) -> None:
@@ -260,14 +279,16 @@ class _Resolution:
         if not digest.supported:
             message = f"the digest algorithm {printable(digest.algorithm)} of {title} is not supported"
             raise Refused("E_DIGEST", message, where=str(digest), hint="imgtar verifies sha256 and sha512")
-        self._claim(part, title)
+        self._claim(part, title, candidate)
         if digest in self.writes:
-            if part.inert:
-                self.writes[digest] = replace(self.writes[digest], inert=True)
+            known = self.writes[digest]
+            if known.diff_id is None and part.diff_id is not None:
+                # Who listed it first said nothing of its content; who does now must be right all the same.
+                known = replace(known, kind=part.kind, title=title, diff_id=part.diff_id)
+            self.writes[digest] = replace(known, inert=known.inert or part.inert)
             return True
         if digest in self.reused:
-            if part.inert:
-                self.relied_on[digest] = replace(self.relied_on[digest], inert=True)
+            self._relies_on(part, title)
             return False
         holding = self.held.holding(digest)
         if holding is not None and holding.sound:
@@ -275,15 +296,7 @@ class _Resolution:
                 message = f"a descriptor says {descriptor.size} bytes for {title}, the receiver holds {holding.size}"
                 raise Refused("E_SIZE", message, where=str(digest))
             self.reused[digest] = descriptor.size
-            self.relied_on[digest] = Write(
-                digest,
-                descriptor.size,
-                part.kind,
-                title,
-                part.diff_id,
-                media_type=descriptor.media_type,
-                inert=part.inert,
-            )
+            self._relies_on(part, title)
             return False
         write = self._write(part, title, candidate.position)
         if write is not None:
@@ -301,7 +314,16 @@ class _Resolution:
     def _is_blob(self, digest: Digest) -> bool:
         return any(digest in catalog.offers for catalog in self.catalogs) or self.held.holding(digest) is not None
 
-    def _claim(self, part: Part, title: str) -> None:
+    def _relies_on(self, part: Part, title: str) -> None:
+        digest = part.descriptor.digest
+        known = self.relied_on.get(digest)
+        inert = part.inert or (known is not None and known.inert)
+        if known is None or (known.diff_id is None and part.diff_id is not None):
+            media_type = part.descriptor.media_type
+            known = Write(digest, part.descriptor.size, part.kind, title, part.diff_id, media_type=media_type)
+        self.relied_on[digest] = replace(known, inert=inert)
+
+    def _claim(self, part: Part, title: str, candidate: Candidate) -> None:
         """Remember which diff ID a config claims for a layer; two claims for one layer cannot both be true."""
         if part.diff_id is None:
             return
@@ -311,7 +333,8 @@ class _Resolution:
             )
             raise Refused("E_DIGEST", message, where=str(part.diff_id), hint="diff IDs are sha256")
         known = self.diff_ids.setdefault(part.descriptor.digest, (part.diff_id, title))
-        if known[0] != part.diff_id:
+        # Of a store's roots those that are wrong were left out; where nothing can be measured, the layer is damaged.
+        if known[0] != part.diff_id and self.catalogs[candidate.position].form != "store":
             message = f"{known[1]} has the diff ID {known[0]}, but {title} is the same blob and claims {part.diff_id}"
             raise Refused("E_DIFFID", message, where=str(part.descriptor.digest))
 
@@ -413,7 +436,7 @@ class _Resolution:
             claim = self.diff_ids.get(digest)
             if claim is None:
                 continue
-            actual = self.held.diff_id_of(digest)
+            actual = self.held.diff_id_of(digest, claim[0])
             if actual != claim[0]:
                 message = f"{claim[1]} claims the diff ID {claim[0]}, its content has {actual}"
                 raise Refused(

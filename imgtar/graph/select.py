@@ -131,7 +131,9 @@ def select(candidates: Sequence[Candidate], wanted: Sequence[str]) -> list[Candi
     while growing:
         growing = False
         for place, one in enumerate(candidates):
-            if place not in chosen and (subject := subject_of(one)) is not None and subject in reachable:
+            if place in chosen or one.node.fault is not None:
+                continue
+            if (subject := subject_of(one)) is not None and subject in reachable:
                 chosen[place], names[place], growing = one, list(one.root.references), True
                 reachable |= {node.descriptor.digest for node in nodes_of(one.node)}
     return [

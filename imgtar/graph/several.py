@@ -33,9 +33,13 @@ class AnyOf:
         """The first layer that any of them has."""
         return next((layer for one in self._all if (layer := one.layer_for(diff_id)) is not None), None)
 
-    def diff_id_of(self, digest: Digest) -> Digest | None:
+    def diff_id_of(self, digest: Digest, claimed: Digest | None = None) -> Digest | None:
         """What the first one that knows says."""
-        return next((diff_id for one in self._all if (diff_id := one.diff_id_of(digest)) is not None), None)
+        return next((diff_id for one in self._all if (diff_id := one.diff_id_of(digest, claimed)) is not None), None)
+
+    def document_type(self, digest: Digest) -> str | None:
+        """What the first one that knows says."""
+        return next((kind for one in self._all if (kind := one.document_type(digest)) is not None), None)
 
     def has_image(self, identity: Digest) -> bool:
         """Whether any of them has it."""
@@ -77,9 +81,14 @@ class AllOf:
             return None
         return next((layer for layer in found if layer.digest != diff_id), found[0])
 
-    def diff_id_of(self, digest: Digest) -> Digest | None:
+    def diff_id_of(self, digest: Digest, claimed: Digest | None = None) -> Digest | None:
         """What they all say."""
-        found = {one.diff_id_of(digest) for one in self._all}
+        found = {one.diff_id_of(digest, claimed) for one in self._all}
+        return found.pop() if len(found) == 1 else None
+
+    def document_type(self, digest: Digest) -> str | None:
+        """What they all say."""
+        found = {one.document_type(digest) for one in self._all}
         return found.pop() if len(found) == 1 else None
 
     def has_image(self, identity: Digest) -> bool:

@@ -114,7 +114,8 @@ def root_views(catalog: Catalog, roots: Iterable[Root], present: Present) -> tup
             images.append(partial(_draft_view, root, names, present, library))
             continue
         assert root.descriptor is not None
-        node = walker.grow(root.descriptor)
+        # Roots of a store were judged one by one, and need not agree.
+        node = (Walker(catalog.library) if catalog.form == "store" else walker).grow(root.descriptor)
         said = catalog.thin.image(root.descriptor.digest) if catalog.thin is not None and node.absent else None
         if said is not None and catalog.thin is not None:
             images.append(partial(_left_out_view, said, root.descriptor, catalog.thin))

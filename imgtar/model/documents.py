@@ -180,7 +180,8 @@ def _declared(version: int, inside: str, outside: str, what: str) -> None:
         raise Refused("E_TYPE", f"schemaVersion is {version}, not 2", where=what)
     if inside and outside and inside != outside:
         message = f"calls itself {shown(inside)} but its descriptor says {shown(outside)}"
-        raise Refused("E_TYPE", message, where=what)
+        hint = "whoever wrote the descriptor is wrong: make the archive again from its source"
+        raise Refused("E_TYPE", message, where=what, hint=hint)
 
 
 def parse_config(raw: bytes, what: str, limits: Limits = DEFAULT_LIMITS, *, brief: bool = False) -> ImageConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from imgtar.errors import NotFound
+from imgtar.errors import NotFound, StoreTrouble
 from imgtar.graph.candidates import grow_candidates
 from imgtar.graph.catalog import Catalog
 from imgtar.graph.inventory import EmptyInventory
@@ -15,9 +15,10 @@ from imgtar.store.inventory import StoreInventory
 from imgtar.store.narrow import entries_for
 from imgtar.store.roots import RootCache
 from imgtar.store.store import Store
+from imgtar.text import printable
 from imgtar.transport.check import Check
 
-__all__ = ["choose"]
+__all__ = ["choose", "fault_of", "refuse_objected"]
 
 
 def choose(
@@ -45,3 +46,18 @@ def choose(
             except NotFound:
                 pass
         return among(inventory.entries)
+
+
+def refuse_objected(chosen: Sequence[Candidate]) -> None:
+    """Raise :class:`StoreTrouble` when one of these was objected to (see graph/claims.py)."""
+    for one in chosen:
+        if one.node.fault is not None:
+            raise fault_of(one)
+
+
+def fault_of(candidate: Candidate) -> StoreTrouble:
+    """Why a root of the store cannot be used."""
+    fault = candidate.node.fault
+    assert fault is not None
+    message = f"{printable(candidate.root.title)} cannot be used: {fault.code}: {fault.message}"
+    return StoreTrouble(message, where=fault.where, hint=fault.hint, details=fault.details)

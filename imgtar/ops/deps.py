@@ -19,6 +19,7 @@ from imgtar.graph.select import Candidate, Policy, select, with_platforms
 from imgtar.graph.walk import images_of
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.ops.choose import refuse_objected
 from imgtar.store.entry import STORE_LIMITS
 from imgtar.store.store import Store
 from imgtar.text import printable
@@ -94,8 +95,8 @@ def _readable(chosen: Sequence[Candidate], tree: DependencyTree, store: Store) -
     """Raise :class:`StoreTrouble` when nothing of what was asked for can be read."""
     for one in chosen:
         if one.node.absent and not tree.images:
-            message = str(one.node.fault) if one.node.fault is not None else _unreadable("manifest", one.root.title)
-            raise StoreTrouble(message, where=store.label, hint=_REPAIR)
+            refuse_objected([one])
+            raise StoreTrouble(_unreadable("manifest", one.root.title), where=store.label, hint=_REPAIR)
 
 
 def _damaged(candidates: Iterable[Candidate], tree: DependencyTree, done: Dependencies) -> Dependencies:

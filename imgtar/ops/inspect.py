@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from imgtar.errors import NotFound, StoreTrouble, UsageError
+from imgtar.errors import NotFound, UsageError
 from imgtar.events import Report, silent
 from imgtar.frozen import frozen, replace
 from imgtar.graph.candidates import grow_candidates
@@ -19,7 +19,7 @@ from imgtar.graph.walk import images_of, platform_of
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
-from imgtar.ops.choose import choose
+from imgtar.ops.choose import choose, refuse_objected
 from imgtar.transport.check import Check
 from imgtar.transport.location import Fingerprint, is_layout, open_archive
 
@@ -100,9 +100,7 @@ def inspect_store(
     """Look at an image of the store by name, ID or digest. Raises :class:`NotFound`."""
     with store.reading() as inventory:
         catalog, _, chosen = choose(store, inventory, [name])
-        for one in chosen:
-            if one.node.fault is not None:
-                raise StoreTrouble(str(one.node.fault), where=store.label, hint="load an archive that carries it")
+        refuse_objected(chosen)
         roots = tuple(one.root if one.root.references else _unnamed(one.root) for one in chosen)
         return _whole(_inspection(catalog, roots, None, raw, platforms))
 

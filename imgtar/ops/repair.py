@@ -29,6 +29,7 @@ from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import Layout
 from imgtar.store.reindex import Mended, is_document, mend_index, mend_marks, unnamed_roots
 from imgtar.store.rescue import Examination, Misfit, bring_home, examine_blobs, make_way, needed, put_aside
+from imgtar.store.roots import recheck_caches
 from imgtar.store.store import Store
 from imgtar.text import plural
 from imgtar.transport.check import Check
@@ -43,7 +44,7 @@ _NOTHING = Plan((), (), (), {}, (), (), ())
 class Repair:
     """What was done, or with ``dry_run`` would be; paths are relative to the store.
 
-    ``problems`` are those of the archives, ``lost`` says what a rebuilt index may lack, ``left`` is the verdict on the
+    ``notes_renewed`` counts false words in the caches. ``problems`` are those of the archives, ``lost`` says what a rebuilt index may lack, ``left`` is the verdict on the
     store as it is now.
     """
 
@@ -56,6 +57,7 @@ class Repair:
     strange: list[str] = field(default_factory=list)
     blobs_checked: int = 0
     bytes_checked: int = 0
+    notes_renewed: int = 0
     brought: Receipt = field(default_factory=lambda: Receipt(0, 0, 0, 0))
     problems: list[Finding] = field(default_factory=list)
     lost: list[Finding] = field(default_factory=list)
@@ -90,6 +92,7 @@ class Repair:
             "strange": self.strange,
             "blobs_checked": self.blobs_checked,
             "bytes_checked": self.bytes_checked,
+            "notes_renewed": self.notes_renewed,
             "blobs_written": self.brought.blobs_written,
             "bytes_written": self.brought.bytes_written,
             "images": left.archives[0].images if left is not None else [],
@@ -139,6 +142,8 @@ def repair(
         if sources:
             _from_archives(store, sources, entries, done, jobs, report, limits)
     if not dry_run:
+        with store.reading(forgiving=True) as inventory:
+            done.notes_renewed += recheck_caches(inventory)
         done.left = verify([], store, fast=True, jobs=jobs, report=report, limits=limits)
         if done.index.state == "rebuilt":
             done.lost = _nobodys(layout)
@@ -184,6 +189,7 @@ def _files(store: Store, entries: list[Entry], done: Repair, jobs: int, report: 
     blobs = os.path.join(layout.path, "blobs", "")
     done.blobs_checked = len(examined.sound) + sum(misfit.path.startswith(blobs) for misfit in examined.misfits)
     done.bytes_checked = examined.size
+    done.notes_renewed = examined.renewed
     if not examined.misfits:
         return
     with store.sharing_blobs() if done.dry_run else store.deleting():

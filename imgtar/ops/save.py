@@ -12,10 +12,11 @@ from typing import Any
 
 from imgtar.blob.compression import Compression
 from imgtar.blob.workers import default_jobs
-from imgtar.errors import DependencyMissing, LocalTrouble, NotFound, StoreTrouble, UsageError
+from imgtar.errors import DependencyMissing, LocalTrouble, NotFound, Refused, StoreTrouble, UsageError
 from imgtar.events import Event, Report, silent
 from imgtar.frozen import frozen, replace
 from imgtar.graph.catalog import Catalog, Root
+from imgtar.graph.claims import Ledger
 from imgtar.graph.inventory import EmptyInventory, Inventory
 from imgtar.graph.joining import join_platforms
 from imgtar.graph.lean import Fate, fates_of_full, lean
@@ -24,7 +25,7 @@ from imgtar.graph.plan import Plan
 from imgtar.graph.platforms import attested_by
 from imgtar.graph.remarks import LONGEST_REPOSITORY
 from imgtar.graph.resolve import resolve
-from imgtar.graph.select import Candidate, Policy, matches_identity
+from imgtar.graph.select import Candidate, Policy, identities, is_called, matches_identity
 from imgtar.graph.several import AllOf, AnyOf
 from imgtar.graph.thin import ThinRecord
 from imgtar.graph.walk import images_of, platform_of
@@ -32,7 +33,7 @@ from imgtar.model import mediatype
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS
 from imgtar.model.platform import Platform
-from imgtar.ops.choose import choose
+from imgtar.ops.choose import choose, refuse_objected
 from imgtar.ops.recompress import recompress
 from imgtar.ops.where import opened_listing, refuse_to_replace
 from imgtar.ports import Source, blob_finder
@@ -176,7 +177,7 @@ def _save(
         check_target(target, options.form)
         refuse_to_replace(target, (*options.bases, *options.receivers), store)
     source: Source = store.source(inventory)
-    catalog = _chosen(store, inventory, names, options.platforms)
+    catalog = _chosen(store, inventory, names, options.platforms, report)
     policy = Policy(platforms=options.platforms, parents="ignore", every_name=True, remake="never", every_form=True)
     if options.layers is not None:
         plan = _whole(resolve([catalog], EmptyInventory(), policy), store)
@@ -254,16 +255,43 @@ def _encoded(record: ThinRecord) -> bytes:
 _REPAIR = "load an archive that carries what is missing: that repairs the store"
 
 
-def _chosen(store: Store, inventory: StoreInventory, names: Sequence[str], platforms: tuple[Platform, ...]) -> Catalog:
+def _chosen(
+    store: Store, inventory: StoreInventory, names: Sequence[str], platforms: tuple[Platform, ...], report: Report
+) -> Catalog:
     """The catalog reduced to what was named; an image ID may also mean one platform inside an index."""
     catalog, _, chosen = choose(store, inventory, names)
-    for one in chosen:
-        if one.node.fault is not None:
-            raise StoreTrouble(one.node.fault.message, where=one.node.fault.where, hint=_REPAIR)
+    refuse_objected(chosen)
+    chosen = _agreeing(chosen, names, report)
     chosen = join_platforms(chosen, catalog.library, STORE_LIMITS)
     if len(platforms) == 1:
         chosen = [each for one in chosen for each in _only(one, platforms[0])]
     return replace(catalog, roots=tuple(one.root for one in chosen))
+
+
+def _agreeing(chosen: Sequence[Candidate], names: Sequence[str], report: Report) -> list[Candidate]:
+    """Those that no reader takes for contradicting each other: roots of a store need not know of each other.
+
+    What only comes along, an artifact about an image, stays behind; of two that were asked for neither may.
+    """
+
+    def asked(one: Candidate) -> bool:
+        return any(is_called(one.root, text) or matches_identity(text, identities(one)) for text in names)
+
+    ledger = Ledger()
+    kept: set[int] = set()
+    for one in sorted(chosen, key=lambda one: not asked(one)):
+        try:
+            ledger.enter(one.node)
+        except Refused as error:
+            title = printable(one.root.title)
+            if asked(one):
+                message = f"{title} contradicts another image that was asked for: {error.message}"
+                hint = "save it into an archive of its own"
+                raise StoreTrouble(message, where=error.where, hint=hint) from None
+            report(Event("notice", f"{title} stays behind: it contradicts what it is about: {error.message}"))
+            continue
+        kept.add(id(one))
+    return [one for one in chosen if id(one) in kept]
 
 
 def _scratch(store: Store, path: str, stack: ExitStack) -> str:
@@ -309,6 +337,9 @@ def _only(candidate: Candidate, platform: Platform) -> list[Candidate]:
 
 def _whole(plan: Plan, store: Store) -> Plan:
     """Raise unless the store has everything: a gap here is damage of the store, not a missing dependency."""
+    for root in plan.roots:
+        if root.node.fault is not None:  # Nothing of it would be in the archive.
+            raise StoreTrouble(root.node.fault.message, where=root.node.fault.where, hint=root.node.fault.hint)
     absent = [gap for gap in plan.missing if gap.gap_class == "platform-not-shipped"]
     if absent and len(absent) == len(plan.missing):
         names = ", ".join(dict.fromkeys(name for gap in absent for name in gap.needed_by))

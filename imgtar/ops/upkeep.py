@@ -9,17 +9,18 @@ from typing import Any
 from imgtar.blob.files import sync_directory
 from imgtar.errors import Conflict, ImgtarError, NotFound, StoreTrouble, UsageError
 from imgtar.frozen import frozen, replace
-from imgtar.graph.candidates import grow_candidates
+from imgtar.graph.candidates import grow_candidates, judged
 from imgtar.graph.inventory import EmptyInventory
 from imgtar.graph.select import Candidate, matches_identity, subject_of
-from imgtar.graph.walk import Node, Walker, images_of, parts_of
+from imgtar.graph.walk import Node, images_of, nodes_of, parts_of
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.reference import Reference, parse_user_reference
-from imgtar.ops.choose import choose
+from imgtar.ops.choose import choose, refuse_objected
 from imgtar.store.collector import collector_paused
 from imgtar.store.entry import STORE_LIMITS, Entry
 from imgtar.store.inventory import StoreInventory
+from imgtar.store.reach import reach
 from imgtar.store.roots import RootCache
 from imgtar.store.staging import sweep
 from imgtar.store.store import Store
@@ -87,6 +88,7 @@ def tag(store: Store, source: str, target: str) -> dict[str, str | None]:
         chosen = exact or chosen
         if len(chosen) > 1:
             raise UsageError(f"{shown(source)} means {len(chosen)} images", hint="name one of its tags, or an ID")
+        refuse_objected(chosen)
         root = chosen[0].root
         descriptor = chosen[0].node.descriptor
         before = inventory.tagged(name.full)
@@ -183,12 +185,10 @@ def remove(store: Store, names: Sequence[str], *, force: bool = False) -> Remova
             return [entry for entry in entries if entry.digest not in gone and (entry.digest, entry.name) not in drop]
 
         store.change(edit)
-        reachable, whole = _reachable(store.inventory(), candidates)
+        inventory = store.inventory()
+        reachable, whole = _reachable(inventory, inventory.entries, candidates)
         candidates_to_delete = {
-            part.descriptor.digest
-            for one in gone.values()
-            for part in parts_of(one.node)
-            if part.descriptor.digest.supported
+            digest for one in gone.values() for digest in _needed(inventory, one.node)[0] if digest.supported
         }
         deleted = _delete(store, candidates_to_delete - reachable if whole else set())
     staying = {i for one in candidates if one.node.descriptor.digest not in gone for i in _ids(one)}
@@ -238,6 +238,8 @@ def _meant(candidates: Sequence[Candidate], text: str) -> list[Candidate]:
         return [replace(one, root=replace(one.root, references=())) for one in labelled[:1]]
     meant = {i for one in candidates for i in (one.node.descriptor.digest, *_ids(one)) if matches_identity(text, [i])}
     hits = [one for one in candidates if meant & {one.node.descriptor.digest, *_ids(one)}]
+    # That somebody's index lists the image too is no reason to lay hands on that index.
+    hits = [one for one in hits if one.node.index is None] or hits
     if len(meant) > 1 and len(hits) > 1:
         raise UsageError(f"{shown(text)} means more than one image", hint="give more digits, or a name")
     if not hits:
@@ -263,11 +265,13 @@ def _no_orphans(candidates: Sequence[Candidate], gone: dict[Digest, Candidate], 
 
 
 def _take_referrers(candidates: Sequence[Candidate], gone: dict[Digest, Candidate]) -> None:
-    """Nameless artifacts go with the image they refer to."""
+    """Nameless artifacts go with the image they refer to, unless something that stays has that image too."""
     growing = True
     while growing:
         growing = False
         inner = {n.descriptor.digest for one in gone.values() for n in (one.node, *one.node.children)}
+        staying = (one.node for one in candidates if one.node.descriptor.digest not in gone)
+        inner -= {node.descriptor.digest for root in staying for node in nodes_of(root) if not node.absent}
         for one in candidates:
             digest = one.node.descriptor.digest
             if digest not in gone and not one.root.references and subject_of(one) in inner:
@@ -275,48 +279,47 @@ def _take_referrers(candidates: Sequence[Candidate], gone: dict[Digest, Candidat
                 growing = True
 
 
-def _reachable(inventory: StoreInventory, candidates: Sequence[Candidate]) -> tuple[set[Digest], bool]:
-    """Every digest that the index reaches, and whether that is certain: a document that cannot be read hides others."""
+def _reachable(
+    inventory: StoreInventory, entries: Sequence[Entry], candidates: Sequence[Candidate]
+) -> tuple[set[Digest], bool]:
+    """Every digest that ``entries`` reach, and whether that is certain: a document that cannot be read hides others."""
     reachable: set[Digest] = set()
     certain = True
-    for entry in inventory.entries:
-        reachable.add(entry.digest)
-    for node in _nodes(inventory, candidates):
-        if node is None:
-            certain = False
-            continue
-        # A root whose document is gone hides what it needs: that may be all there is left to repair it with.
-        certain &= not node.absent
-        for part in parts_of(node):
-            reachable.add(part.descriptor.digest)
-            # An index may name platforms that are not here; a manifest that is here but unreadable is another matter.
-            if part.owner.absent and inventory.status(part.owner.descriptor.digest) is not None:
-                certain = False
+    for node in _nodes(inventory, entries, candidates):
+        needed, whole = _needed(inventory, node)
+        reachable |= needed
+        certain &= whole
     return reachable, certain
 
 
-def _nodes(inventory: StoreInventory, candidates: Sequence[Candidate]) -> Iterator[Node | None]:
-    """The node of every root in the index, ``None`` for one that cannot be grown.
+def _needed(inventory: StoreInventory, node: Node) -> tuple[set[Digest], bool]:
+    """Every digest that a root may need, and whether that is certain."""
+    if node.fault is not None:
+        return reach(inventory, node.descriptor.digest)
+    needed: set[Digest] = set()
+    # A root whose document is gone hides what it needs: that may be all there is left to repair it with.
+    certain = not node.absent
+    for part in parts_of(node):
+        needed.add(part.descriptor.digest)
+        # An index may name platforms that are not here; a manifest that is here but unreadable is another matter.
+        if part.owner.absent and inventory.status(part.owner.descriptor.digest) is not None:
+            certain = False
+    return needed, certain
 
-    ``candidates`` were read under the same lock, so they are not read again, unless one of them was objected to: it may
-    have been for the sake of one that is gone now.
-    """
-    known = {one.node.descriptor.digest: one.node for one in candidates if one.node.fault is None}
-    grown: dict[Digest, Node] = {}
-    for entry in inventory.entries:
+
+def _nodes(inventory: StoreInventory, entries: Sequence[Entry], candidates: Sequence[Candidate]) -> Iterator[Node]:
+    """The node of every root in ``entries``. ``candidates`` were read under the same lock, so they are not read again."""
+    known = {one.node.descriptor.digest: one.node for one in candidates}
+    done: set[tuple[object, ...]] = set()
+    for entry in entries:
+        points = (entry.digest, *_points(entry.descriptor))
+        if points in done:
+            continue
+        done.add(points)
         node = known.get(entry.digest)
-        if node is None or _points(node.descriptor) != _points(entry.descriptor):
-            break
-        grown[entry.digest] = node
-    else:
-        yield from grown.values()
-        return
-    walker = Walker(inventory.library, STORE_LIMITS)
-    for entry in inventory.entries:
-        try:
-            yield walker.grow(entry.descriptor)
-        except ImgtarError:
-            yield None
+        if node is None or _points(node.descriptor) != points[1:]:
+            node = judged(entry.descriptor, inventory.library, inventory, STORE_LIMITS)
+        yield node
 
 
 def _points(descriptor: Descriptor) -> tuple[object, ...]:
@@ -346,6 +349,8 @@ def _delete(store: Store, digests: set[Digest]) -> tuple[int, int]:
 
 
 def _lacks(candidate: Candidate, inventory: StoreInventory) -> bool:
+    if candidate.node.fault is not None:
+        return any(inventory.status(digest) is None for digest in _needed(inventory, candidate.node)[0])
     return any(
         inventory.status(part.descriptor.digest) is None
         for part in parts_of(candidate.node)
@@ -370,7 +375,7 @@ def prune(store: Store, *, untagged: bool = False, dry_run: bool = False) -> Rem
         if untagged:
             _take_referrers(candidates, gone)
         kept = [one for one in candidates if one.node.descriptor.digest not in gone]
-        reachable, certain = _reachable(inventory, candidates)
+        reachable, certain = _reachable(inventory, inventory.entries, candidates)
         if not certain:
             raise StoreTrouble(
                 "a damaged document hides what is still needed: nothing was deleted",
@@ -378,7 +383,7 @@ def prune(store: Store, *, untagged: bool = False, dry_run: bool = False) -> Rem
                 hint="imgtar verify names it; load an archive that carries it",
             )
         if gone:
-            reachable = {part.descriptor.digest for one in kept for part in parts_of(one.node)}
+            reachable, _ = _reachable(inventory, [one for one in inventory.entries if one.digest not in gone], kept)
         doomed = {digest: size for digest, size in store.layout.stored_blobs() if digest not in reachable}
         if any(_lacks(one, inventory) for one in kept):
             # What an image lacks may be among them under a wrong name: that is for repair to find.

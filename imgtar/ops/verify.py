@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from imgtar.blob.files import FileWindow
-from imgtar.blob.measure import measure
+from imgtar.blob.measure import Measure, measure
 from imgtar.blob.workers import Beside, Checkpoint, default_jobs, worth_lanes
 from imgtar.errors import ImgtarError, Refused, local_trouble
 from imgtar.events import Event, Report, silent
 from imgtar.frozen import replace
-from imgtar.graph.catalog import Catalog
+from imgtar.graph.catalog import Catalog, Root
 from imgtar.graph.explain import describe_missing
 from imgtar.graph.finding import Finding
 from imgtar.graph.inventory import EmptyInventory
@@ -25,12 +26,16 @@ from imgtar.graph.thin import ThinRecord
 from imgtar.graph.walk import Node, images_of, nodes_of, parts_of
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
+from imgtar.model.reference import Reference
 from imgtar.ops.against import Place, would_load
 from imgtar.ops.verdict import ArchiveVerdict, Subset, Verification
 from imgtar.ops.where import opened_inventory
-from imgtar.ports import Source, blob_finder
+from imgtar.ports import Blob, Source, blob_finder
 from imgtar.store.entry import STORE_LIMITS
+from imgtar.store.inventory import StoreInventory
+from imgtar.store.reach import reach
 from imgtar.store.rescue import strays
+from imgtar.store.roots import recheck_caches
 from imgtar.store.store import Store
 from imgtar.text import human_size, plural, printable
 from imgtar.transport.archive import TarSource
@@ -222,11 +227,20 @@ def _subject(gap: Any) -> str:
 
 
 def _ballast(
-    source: Source, catalog: Catalog, plan: Plan, check: Check, jobs: int, subset: Subset | None = None
+    source: Source,
+    catalog: Catalog,
+    plan: Plan,
+    check: Check,
+    jobs: int,
+    subset: Subset | None = None,
+    theirs: Collection[Digest] = (),
 ) -> int:
-    """Check what lies in ``blobs/`` though nothing refers to it: damage there is damage to the medium all the same."""
+    """Check what lies in ``blobs/`` though nothing refers to it: damage there is damage to the medium all the same.
+
+    ``theirs`` is what roots may need of which nothing is believed.
+    """
     # Layers of an image that is not whole were measured like others; they have an owner all the same.
-    owned = {image.layer.digest for image in catalog.v1.values() if image.layer is not None}
+    owned = {image.layer.digest for image in catalog.v1.values() if image.layer is not None} | set(theirs)
     used = {write.digest for write in plan.writes} | set(plan.reused) | {gap.digest for gap in plan.missing}
     rest = []
     for digest in catalog.offers:
@@ -294,18 +308,12 @@ def _store(
     with store.reading(forgiving=True) as inventory:
         changed = store.layout.changed_by_others()
         source = store.source(inventory)
-        check = Check(collect=True, disk=True, diff=not fast, report=report, limits=limits)
-        catalog = source.survey(check)
-        try:
-            # Whatever is in the store was let in: all of it together may be more than a stranger's archive may hold.
-            plan = resolve(
-                [catalog], EmptyInventory(), Policy(parents="ignore", remake="never", every_form=True), STORE_LIMITS
-            )
-        except ImgtarError as error:
-            if error.exit_code == 6:
-                raise
-            verdict.findings.append(_in_store(Finding.of(error)))
-            return verdict
+        notes = _Notes(inventory)
+        check = Check(
+            collect=True, disk=True, diff=not fast, report=report, limits=limits, proved=None if fast else notes.compare
+        )
+        catalog, plan, refused = _planned(source.survey(check))
+        verdict.findings += [_in_store(Finding.of(error)) for _, error in refused]
         verdict.findings += [finding for finding in plan.findings if finding.severity != "info"]
         for gap in plan.missing:
             verdict.findings.append(
@@ -315,11 +323,14 @@ def _store(
             part = (
                 plan if subset is None else replace(plan, writes=tuple(w for w in plan.writes if subset.has(w.digest)))
             )
-            check.receive(part, blob_finder([catalog], [source]), report, jobs)
+            check.receive(part, notes.looking(blob_finder([catalog], [source])), report, jobs)
             report(Event("start", "checking unreferenced blobs"))
-            verdict.ballast = _ballast(source, catalog, plan, check, jobs, subset)
+            objected = [root.node.descriptor.digest for root in plan.roots if root.node.fault is not None]
+            theirs = {digest for root in objected for digest in reach(inventory, root)[0]}
+            verdict.ballast = _ballast(source, catalog, plan, check, jobs, subset, theirs)
             report(Event("end"))
             verdict.findings += [_stray(path) for path in strays(store.layout)]
+            verdict.findings += notes.findings()
         verdict.blobs_checked, verdict.bytes_checked = check.blobs_checked, check.bytes_checked
         if fast:
             _count_documents(verdict, plan)
@@ -327,9 +338,96 @@ def _store(
             inventory.cache.forget(digest)  # So that the next load that carries it writes it again.
         verdict.findings += [_in_store(finding) for finding in sorted(check.findings, key=lambda f: f.subject)]
         verdict.images = _image_verdicts(catalog, plan, check, plan.missing)
+        for root, _ in refused:
+            names = [reference.familiar for reference in root.references] or list(map(printable, root.labels[:1]))
+            verdict.images.append({"names": names, "image_id": None, "ok": False})
         if changed is not None:
             verdict.findings.append(_changed(store.layout.index_path, changed))
     return verdict
+
+
+_STORE_POLICY = Policy(parents="ignore", remake="never", every_form=True)
+
+
+def _planned(catalog: Catalog) -> tuple[Catalog, Plan, list[tuple[Root, Refused]]]:
+    """The plan of all that the store has, without the roots that it refuses even by themselves, and why it does.
+
+    Whatever is in the store was let in: all of it together may be more than a stranger's archive may hold.
+    """
+
+    def planned(roots: Iterable[Root]) -> tuple[Catalog, Plan]:
+        some = replace(catalog, roots=tuple(roots))
+        return some, resolve([some], EmptyInventory(), _STORE_POLICY, STORE_LIMITS)
+
+    try:
+        return *planned(catalog.roots), []
+    except Refused:
+        pass  # Which roots are the reason is found out now.
+    refused: list[tuple[Root, Refused]] = []
+    good: list[Root] = []
+    for root in catalog.roots:
+        try:
+            planned([root])
+        except Refused as error:
+            refused.append((root, error))
+        else:
+            good.append(root)
+    taken: dict[Reference, Root] = {}
+    for place, root in enumerate(good):
+        for reference in root.references:
+            if taken.setdefault(reference, root) is root:
+                continue
+            try:
+                planned([taken[reference], root])
+            except Refused as error:  # Another tool gave one name to two images.
+                good[place] = replace(root, references=tuple(one for one in root.references if one != reference))
+                refused.append((replace(root, references=(reference,)), error))
+    return *planned(good), refused
+
+
+class _Notes:
+    """What is noted about blobs (store/held.py), compared with what they are found to be."""
+
+    def __init__(self, inventory: StoreInventory) -> None:
+        self._inventory = inventory
+        self._looks: dict[Digest, os.stat_result | None] = {}
+        self._false: list[tuple[Digest, Digest]] = []
+
+    def looking(self, fetch: Callable[[Write], Blob]) -> Callable[[Write], Blob]:
+        """``fetch``, remembering how each file looked before it is read."""
+
+        def look(write: Write) -> Blob:
+            self._looks[write.digest] = self._inventory.status(write.digest)
+            return fetch(write)
+
+        return look
+
+    def compare(self, digest: Digest, measured: Measure) -> None:
+        """Renew the note of a blob that was read and is good, if it is wrong."""
+        status = self._looks.get(digest)
+        said = self._inventory.renew_note(digest, status, measured) if status is not None else None
+        if said is not None:
+            self._false.append((digest, said))
+
+    def findings(self) -> list[Finding]:
+        """What was wrong with notes, of which no harm came, and with the other caches, which are compared now."""
+        found = [
+            Finding(
+                "E_STORE",
+                "info",
+                str(digest),
+                f"its note said the diff ID {said}, which is wrong, and counts no more",
+                7,
+            )
+            for digest, said in sorted(self._false)
+        ]
+        dropped = recheck_caches(self._inventory)
+        if dropped:
+            message = (
+                f"{plural(dropped, 'line')} of the caches said something else than the documents, and were dropped"
+            )
+            found.append(Finding("E_STORE", "info", self._inventory.label, message, 7))
+        return found
 
 
 def _changed(path: str, gone: list[str]) -> Finding:

@@ -1,12 +1,15 @@
 """What imgtar has proved about stored blobs, so that it need not be proved again. A cache: it may be deleted.
 
 One small file for each blob says how the file looked (size, times, inode) when its digest was verified, and its diff
-ID. A blob whose file looks otherwise counts as unverified. Nothing here is synced: a torn file reads as no knowledge.
+ID, and ends with a checksum of that. A blob whose file looks otherwise counts as unverified. Nothing here is synced: a
+torn or damaged file, or one without a checksum as older versions wrote them, reads as no knowledge. Nothing is refused
+on the word of a note: it is measured first, and the note renewed.
 """
 
 from __future__ import annotations
 
 import os
+from zlib import crc32
 
 from imgtar.blob.files import read_small
 from imgtar.errors import Refused
@@ -41,7 +44,7 @@ class HeldCache:
     def get(self, digest: Digest) -> Knowledge | None:
         """What is known about a blob."""
         lines = _read(self._place(self._held, digest))
-        if len(lines) != 3 or lines[2] != "end":
+        if len(lines) != 3 or lines[2] != _mark(digest, lines[0], lines[1]):
             return None
         look, diff = lines[0], lines[1]
         try:
@@ -51,7 +54,8 @@ class HeldCache:
 
     def note(self, digest: Digest, status: os.stat_result, diff_id: Digest | None) -> None:
         """Remember that the file with that status was verified."""
-        body = f"{self.look_of(status)}\n{diff_id or ''}\nend"
+        look, diff = self.look_of(status), str(diff_id or "")
+        body = f"{look}\n{diff}\n{_mark(digest, look, diff)}"
         if _write(self._place(self._held, digest), body) and diff_id is not None and diff_id != digest:
             known = self.layers_of(diff_id)
             if digest not in known:
@@ -89,6 +93,10 @@ class HeldCache:
         return path
 
 
+def _mark(digest: Digest, look: str, diff: str) -> str:
+    return f"{crc32(f'{digest} {look} {diff}'.encode('ascii', 'replace')):08x}"
+
+
 def _read(path: str) -> list[str]:
     try:
         return read_small(path, 1 << 16).decode("ascii").split("\n")
@@ -98,7 +106,7 @@ def _read(path: str) -> list[str]:
 
 def _write(path: str, body: str) -> bool:
     # In place: a temporary file would stay for ever when this process is killed. Whoever reads a half-written note, or
-    # what two writers made of one, does not find "end" alone in its last line.
+    # what two writers made of one, does not find in its last line what belongs there.
     if not path:
         return False
     try:

@@ -124,6 +124,22 @@ class ImageCache:
             pass  # There is none yet.
         self._file.add([line for digest in documents if (line := _describe(digest, fetch)) is not None])
 
+    def recheck(self, fetch: Fetch) -> int:
+        """Drop lines that say something else than the documents that are here; return how many."""
+        known = self._known()
+        wrong = []
+        for name, line in known.items():
+            digests = _digests([name])
+            said = _describe(digests[0], fetch) if digests else None
+            if said not in (None, line):
+                wrong.append(name)
+        for name in wrong:
+            del known[name]
+        if wrong:
+            self._file.replace(known.values())
+            self._diff_ids = self._referrers = None
+        return len(wrong)
+
     # -- the lines
 
     def _known(self) -> dict[bytes, bytes]:

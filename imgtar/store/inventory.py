@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 
 from imgtar.blob.compression import SNIFF_BYTES, sniff
-from imgtar.blob.files import is_damage, opened, read_window
+from imgtar.blob.files import is_damage, opened, read_small, read_window
 from imgtar.blob.measure import Measure, is_archive, measure
 from imgtar.blob.tar_header import BLOCK
 from imgtar.errors import ImgtarError, Refused
@@ -18,13 +18,22 @@ from imgtar.graph.walk import Walker, nodes_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
+from imgtar.model.documents import pretended
 from imgtar.model.limits import DEFAULT_LIMITS
 from imgtar.store.entry import STORE_LIMITS, Entry
 from imgtar.store.held import HeldCache
 from imgtar.store.images import ImageCache
 from imgtar.store.layout import Layout
 
-__all__ = ["StoreInventory"]
+__all__ = ["StoreInventory", "is_object"]
+
+
+def is_object(path: str) -> bool:
+    """Whether a file may be a JSON object: a store has far more layers than documents, and those need not be read."""
+    try:
+        return read_small(path, 64).lstrip()[:1] == b"{"
+    except (OSError, Refused):
+        return False  # Whoever needs it meets the error again.
 
 
 class StoreInventory:
@@ -46,6 +55,7 @@ class StoreInventory:
         self._images = ImageCache(layout.corner)
         self._learned = False
         self._had: dict[Digest, bool] = {}
+        self._sizes: dict[Digest, int | None] = {}
 
     def status(self, digest: Digest) -> os.stat_result | None:
         """The file of a blob; ``None`` when there is none or it is no regular file."""
@@ -80,13 +90,17 @@ class StoreInventory:
         if status is None:
             return None
         path = self.layout.blob_path(digest)
-        with opened(path, status.st_size, path) as content:
-            try:
+        try:
+            with opened(path, status.st_size, path) as content:
                 measured = measure(content, where=path, algorithm=digest.algorithm, diff=diff, limits=STORE_LIMITS)
-            except Refused as error:
-                if error.code != "E_TRUNC":
-                    raise
-                return None
+        except Refused as error:
+            if error.code != "E_TRUNC":
+                raise
+            return None
+        except OSError as error:
+            if not self.forgiving or not is_damage(error):
+                raise
+            return None
         if measured.digest != digest:
             return None
         self.cache.note(digest, status, measured.diff_id)
@@ -125,16 +139,62 @@ class StoreInventory:
         except (ImgtarError, OSError):
             return None  # For those who only look around; who needs the document meets the error again.
 
-    def diff_id_of(self, digest: Digest) -> Digest | None:
-        """The diff ID of a held layer, from an earlier reading or from one now."""
-        status = self.status(digest)
-        if status is None:
-            return None
-        known = self.cache.get(digest)
-        if known is not None and known.diff_id is not None and known.look == HeldCache.look_of(status):
-            return known.diff_id
+    def diff_id_of(self, digest: Digest, claimed: Digest | None = None) -> Digest | None:
+        """See :class:`imgtar.graph.inventory.Inventory`. The note that this renews may have been wrong."""
+        known = self._noted_diff_id(digest)
+        return known if known is not None and claimed in (None, known) else self.measured_diff_id(digest)
+
+    def measured_diff_id(self, digest: Digest) -> Digest | None:
+        """The diff ID of a held layer, from a reading now."""
         measured = self.verify(digest, diff=True)
         return measured.diff_id if measured is not None else None
+
+    def other_diff_id(self, digest: Digest, claimed: Digest) -> Digest | None:
+        """See :class:`imgtar.graph.claims.Witness`. What nobody has measured yet is not read for this."""
+        known = self._noted_diff_id(digest)
+        actual = self.measured_diff_id(digest) if known is not None and known != claimed else None
+        return actual if actual != claimed else None
+
+    def renew_note(self, digest: Digest, status: os.stat_result, measured: Measure) -> Digest | None:
+        """Write the note of a blob anew where it is not what was measured; return a diff ID that it said falsely.
+
+        ``status`` is of before the reading, so that a file that was changed meanwhile does not pass for what was read.
+        """
+        known = self.cache.get(digest)
+        if known is None or known.look != HeldCache.look_of(status):
+            self.cache.note(digest, status, measured.diff_id)
+            return None
+        if measured.diff_id in (None, known.diff_id):
+            return None
+        self.cache.note(digest, status, measured.diff_id)
+        return known.diff_id
+
+    def recheck_images(self) -> int:
+        """Drop what the cache of images says otherwise than the documents do; return how many lines that were."""
+        return self._images.recheck(self.document)
+
+    def _noted_diff_id(self, digest: Digest) -> Digest | None:
+        status = self.status(digest)
+        known = self.cache.get(digest) if status is not None else None
+        return (
+            known.diff_id
+            if status is not None and known is not None and known.look == HeldCache.look_of(status)
+            else None
+        )
+
+    def size_of(self, digest: Digest) -> int | None:
+        """See :class:`imgtar.graph.claims.Witness`."""
+        if digest not in self._sizes:
+            status = self.status(digest)
+            self._sizes[digest] = status.st_size if status is not None else None
+        return self._sizes[digest]
+
+    def document_type(self, digest: Digest) -> str | None:
+        """See :class:`imgtar.graph.inventory.Inventory`. Of what is no document only the beginning is read."""
+        if not is_object(self.layout.blob_path(digest)):
+            return None
+        raw = self.document(digest, DEFAULT_LIMITS.document)
+        return pretended(raw) if raw is not None else None
 
     def layer_for(self, diff_id: Digest) -> Descriptor | None:
         """A held layer with that diff ID: plain first, then compressed ones, each proved."""
@@ -228,7 +288,10 @@ class StoreInventory:
             return None
         image_id = None
         if mediatype.is_manifest(entry.descriptor.media_type):
-            node = Walker(self.library, STORE_LIMITS).grow(entry.descriptor)
-            if node.is_image and node.manifest is not None:
+            try:
+                node = Walker(self.library, STORE_LIMITS).grow(entry.descriptor)
+            except Refused:
+                node = None  # What cannot be read keeps no name from being given to something else.
+            if node is not None and node.is_image and node.manifest is not None:
                 image_id = node.manifest.config.digest
         return Tagged(entry.digest, image_id)

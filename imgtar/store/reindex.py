@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from imgtar.blob.files import is_damage, read_small, sync_directory, there
 from imgtar.errors import Conflict, ImgtarError, Refused, StoreTrouble, local_trouble
 from imgtar.frozen import frozen
+from imgtar.graph.candidates import judged
 from imgtar.graph.walk import Walker
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import parse_index, parse_layout, pretended
+from imgtar.model.documents import parse_layout, pretended
 from imgtar.model.limits import DEFAULT_LIMITS
 from imgtar.store.entry import STORE_LIMITS, Entry, parse_entries
-from imgtar.store.inventory import StoreInventory
+from imgtar.store.inventory import StoreInventory, is_object
 from imgtar.store.layout import Layout
 from imgtar.store.rescue import needed, set_aside
 
@@ -151,9 +152,9 @@ def _entries(raw: bytes) -> list[Entry]:
 
 
 def _leads_somewhere(layout: Layout, entries: Sequence[Entry]) -> bool:
-    walker = Walker(StoreInventory(layout, [], forgiving=True).library, STORE_LIMITS)
+    library = StoreInventory(layout, [], forgiving=True).library
     try:
-        return not any(walker.grow(entry.descriptor).absent for entry in entries)
+        return not any(Walker(library, STORE_LIMITS).grow(entry.descriptor).absent for entry in entries)
     except ImgtarError:
         return False
 
@@ -178,16 +179,15 @@ def unnamed_roots(layout: Layout) -> Iterator[Entry]:
     documents: dict[Digest, Descriptor] = {}
     below: set[Digest] = set()
     for digest, size in sorted(layout.stored_blobs()):
-        raw = inventory.document(digest, DEFAULT_LIMITS.document) if _is_object(layout.blob_path(digest)) else None
+        raw = inventory.document(digest, DEFAULT_LIMITS.document) if is_object(layout.blob_path(digest)) else None
         media_type = pretended(raw) if raw is not None else None
         if raw is None or media_type is None:
             continue
         documents[digest] = Descriptor(media_type, digest, size)
+        # One that is objected to hides nothing: what it lists may be somebody else's.
         if mediatype.is_index(media_type):
-            try:
-                below |= {child.digest for child in parse_index(raw, media_type, str(digest)).manifests}
-            except Refused:
-                continue
+            node = judged(documents[digest], inventory.library, inventory, STORE_LIMITS)
+            below |= {child.descriptor.digest for child in node.children}
     for digest, descriptor in documents.items():
         if digest not in below:
             yield Entry.make(descriptor, None, None)
@@ -196,14 +196,6 @@ def unnamed_roots(layout: Layout) -> Iterator[Entry]:
 def is_document(path: str) -> bool:
     """Whether a file holds a manifest or an index."""
     try:
-        return _is_object(path) and pretended(read_small(path, DEFAULT_LIMITS.document)) is not None
+        return is_object(path) and pretended(read_small(path, DEFAULT_LIMITS.document)) is not None
     except (OSError, Refused):
         return False
-
-
-def _is_object(path: str) -> bool:
-    """Whether a file may be a JSON object: a store has far more layers than documents, and those need not be read."""
-    try:
-        return read_small(path, 64).lstrip()[:1] == b"{"
-    except (OSError, Refused):
-        return False  # The examination of the blobs tells of it.

@@ -15,15 +15,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from imgtar.blob.files import is_damage, opened, sync_directory, there
 from imgtar.blob.measure import Measure, measure
 from imgtar.blob.workers import Checkpoint, each
-from imgtar.errors import ImgtarError, LocalTrouble, Refused, local_trouble
+from imgtar.errors import LocalTrouble, Refused, local_trouble
 from imgtar.events import Event, Report
 from imgtar.frozen import field, frozen, record
-from imgtar.graph.walk import Walker, parts_of
+from imgtar.graph.candidates import judged
+from imgtar.graph.walk import parts_of
 from imgtar.model.digest import Digest
 from imgtar.store.entry import STORE_LIMITS, Entry
 from imgtar.store.held import HeldCache
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.layout import Layout
+from imgtar.store.reach import reach
 from imgtar.store.rights import make_folders
 
 __all__ = [
@@ -58,11 +60,15 @@ class Misfit:
 
 @record
 class Examination:
-    """Every file in ``blobs/``: those that are what they should be, with their sizes, and the others."""
+    """Every file in ``blobs/``: those that are what they should be, with their sizes, and the others.
+
+    ``renewed`` counts the notes of good ones that said something false.
+    """
 
     sound: dict[Digest, int] = field(default_factory=dict)
     misfits: list[Misfit] = field(default_factory=list)
     size: int = 0
+    renewed: int = 0
 
 
 def examine_blobs(layout: Layout, jobs: int, report: Report, *, note: bool) -> Examination:
@@ -76,7 +82,8 @@ def examine_blobs(layout: Layout, jobs: int, report: Report, *, note: bool) -> E
     found.size = sum(size for _, size in named)
     report(Event("start", "checking blobs", total=found.size))
     mutex = threading.Lock()
-    cache = HeldCache(layout.corner)
+    inventory = StoreInventory(layout, [])
+    cache = inventory.cache
 
     def look_at(item: tuple[str, Digest | None], checkpoint: Checkpoint) -> None:
         path, digest = item
@@ -91,14 +98,16 @@ def examine_blobs(layout: Layout, jobs: int, report: Report, *, note: bool) -> E
         try:
             status = os.lstat(path)
             look = HeldCache.look_of(status)
+            known = cache.get(digest) if note and digest is not None else None
+            # A diff ID that is noted is measured, whatever that costs: nobody else would find out that it is wrong.
+            diff = known is not None and known.look == look and known.diff_id is not None
             try:
-                measured, reason = _measured(path, digest, status, advance)
+                measured, reason = _measured(path, digest, status, advance, diff=diff)
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise
-                measured, reason = _measured(
-                    path, digest, status, advance
-                )  # What is read the second time is no damage.
+                # What is read the second time is no damage.
+                measured, reason = _measured(path, digest, status, advance, diff=diff)
         except FileNotFoundError:
             return  # Another tool has cleaned up behind itself.
         except OSError as error:
@@ -108,9 +117,8 @@ def examine_blobs(layout: Layout, jobs: int, report: Report, *, note: bool) -> E
         with mutex:
             if measured is not None and measured.digest == digest:
                 found.sound[digest] = measured.size
-                known = cache.get(digest) if note else None
-                if note:
-                    cache.note(digest, status, known.diff_id if known is not None and known.look == look else None)
+                if note and inventory.renew_note(digest, status, measured) is not None:
+                    found.renewed += 1
             else:
                 actual = measured.digest if measured is not None else None
                 found.misfits.append(Misfit(path, digest, actual, reason, look))
@@ -131,7 +139,7 @@ def examine_blobs(layout: Layout, jobs: int, report: Report, *, note: bool) -> E
 
 
 def _measured(
-    path: str, digest: Digest | None, status: os.stat_result, advance: Callable[[int], object]
+    path: str, digest: Digest | None, status: os.stat_result, advance: Callable[[int], object], *, diff: bool
 ) -> tuple[Measure | None, str]:
     if not stat.S_ISREG(status.st_mode):
         return None, "is no regular file"
@@ -139,7 +147,7 @@ def _measured(
     try:
         with opened(path, status.st_size, path) as content:
             measured = measure(
-                content, where=path, algorithm=algorithm, diff=False, limits=STORE_LIMITS, progress=advance
+                content, where=path, algorithm=algorithm, diff=diff, limits=STORE_LIMITS, progress=advance
             )
     except Refused as error:
         return None, error.message
@@ -169,14 +177,15 @@ def strays(layout: Layout) -> list[str]:
 
 def needed(layout: Layout, entries: Iterable[Entry]) -> set[Digest]:
     """Every digest that the images of the store are made of, as far as their documents are there to tell."""
-    walker = Walker(StoreInventory(layout, [], forgiving=True).library, STORE_LIMITS)
+    inventory = StoreInventory(layout, [], forgiving=True)
     digests: set[Digest] = set()
     for entry in entries:
-        digests.add(entry.descriptor.digest)
-        try:
-            digests |= {part.descriptor.digest for part in parts_of(walker.grow(entry.descriptor))}
-        except ImgtarError:
-            continue  # It contradicts itself; the verdict at the end says so.
+        digests.add(entry.digest)
+        node = judged(entry.descriptor, inventory.library, inventory, STORE_LIMITS)
+        if node.fault is not None:
+            digests |= reach(inventory, entry.digest)[0]  # The verdict at the end tells of it.
+        else:
+            digests |= {part.descriptor.digest for part in parts_of(node)}
     return digests
 
 

@@ -26,10 +26,11 @@ from typing import Any
 
 from imgtar.errors import ImgtarError, Refused
 from imgtar.frozen import frozen
-from imgtar.graph.choice import one_image_for_each_platform
+from imgtar.graph.candidates import judged
+from imgtar.graph.claims import claims_of
 from imgtar.graph.library import Library
 from imgtar.graph.views import rfc3339
-from imgtar.graph.walk import Node, Walker, images_of, nodes_of, platform_of
+from imgtar.graph.walk import Node, images_of, nodes_of, platform_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
@@ -38,11 +39,13 @@ from imgtar.store.held import HeldCache
 from imgtar.store.inventory import StoreInventory
 from imgtar.store.lines import LineFile
 
-__all__ = ["RootCache", "RootFacts", "ShownImage"]
+__all__ = ["RootCache", "RootFacts", "ShownImage", "recheck_caches"]
 
 _SPARE = 64
 """So many useless lines are not worth writing the file anew."""
 _KEY = 32
+_RULES = b"2 "
+"""Another number whenever other documents are refused than before: what an older version took is read again."""
 _LINE = re.compile(rb'\["[0-9a-f]{32}",[01],')
 
 
@@ -138,6 +141,27 @@ class RootCache:
         else:
             self._file.add(list(self._new.values()))
 
+    def recheck(self) -> int:
+        """Drop lines that say something else than the documents do, or cannot be read; return how many."""
+        wrong = 0
+        for bare, entry in {entry.bare: entry for entry in self._inventory.entries}.items():
+            key = _key(bare)
+            line = self._lines.pop(key, None)
+            if line is None:
+                continue
+            try:
+                self._read(entry, bare)
+            except Refused:
+                wrong += 1  # Only what was read without an objection has a line.
+                continue
+            # What is not there now had a line that was true; it does not count until the same is there again.
+            same = _without_looks(line) == _without_looks(self._lines.get(key, line))
+            self._lines[key] = line if same else self._lines[key]
+            wrong += not same
+        if wrong:
+            self._file.replace(self._lines.values())
+        return wrong
+
     # -- reading what is not known
 
     def _read(self, entry: Entry, bare: str) -> RootFacts:
@@ -154,9 +178,15 @@ class RootCache:
                 asked[digest] = "" if raw is None and status is None and digest.supported else None
             return raw
 
-        # Each root by itself: what another one says of the same digest is for verify to compare.
-        node = Walker(Library([fetch], STORE_LIMITS), STORE_LIMITS).grow(entry.descriptor)
-        one_image_for_each_platform(node)
+        # Each root by itself: what another one says of the same digest is nothing to it.
+        node = judged(entry.descriptor, Library([fetch], STORE_LIMITS), self._inventory, STORE_LIMITS)
+        if node.fault is not None:
+            raise node.fault
+        for claim in claims_of(node):
+            # When it comes, it may turn out that the claim is wrong.
+            digest = claim.descriptor.digest
+            if digest.supported and digest not in asked and self._inventory.size_of(digest) is None:
+                asked[digest] = ""
         for digest in _identities(node):
             # By these, too, people may ask for it, though nothing had to be read to know them.
             if digest not in asked:
@@ -221,9 +251,22 @@ class RootCache:
         return ShownImage(image_id, platform, created, size)
 
 
+def recheck_caches(inventory: StoreInventory) -> int:
+    """Compare what the caches of images and roots say with all documents; return how many lines were dropped."""
+    return inventory.recheck_images() + RootCache(inventory).recheck()
+
+
+def _without_looks(line: bytes) -> object:
+    """What a line says of documents, which cannot change, without how their files looked; itself when it is no line."""
+    try:
+        key, refers, documents, images = json.loads(line)
+        return key, refers, [digest for digest, _ in documents], images
+    except (ValueError, TypeError, RecursionError):
+        return line
+
+
 def _key(bare: str) -> bytes:
-    # "2": what imgtar 0.1 noted knew other images.
-    return sha256(f"2{bare}".encode("utf-8", "replace")).hexdigest()[:_KEY].encode()
+    return sha256(_RULES + bare.encode("utf-8", "replace")).hexdigest()[:_KEY].encode()
 
 
 def _images(node: Node) -> Iterable[ShownImage]:

@@ -158,7 +158,8 @@ class StoreSource:
                 labels.append(entry.label)
         roots = tuple(entry.root(names, labels) for _, names, labels, entry in groups.values())
         library = Library([], STORE_LIMITS).then(self._inventory.library)
-        return Catalog(self.label, "store", "none", roots, library, _Offers(self._inventory))
+        offers, witness = _Offers(self._inventory), self._inventory
+        return Catalog(self.label, "store", "none", roots, library, offers, witness=witness)
 
     def blob(self, digest: Digest) -> Blob | None:
         """See :class:`imgtar.ports.Source`."""

@@ -34,7 +34,8 @@ class Check:
     """A transaction that keeps nothing but small documents in memory.
 
     With ``collect``, faults in blobs become findings instead of errors; ``bad`` then holds the digests concerned. With
-    ``disk`` a bad sector is a fault of the blob too: else it is this machine's trouble, and ends the run.
+    ``disk`` a bad sector is a fault of the blob too: else it is this machine's trouble, and ends the run. ``proved`` is
+    told of each blob that is what it should be, on the thread that read it.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class Check:
         diff: bool = True,
         report: Report = silent,
         limits: Limits = DEFAULT_LIMITS,
+        proved: Callable[[Digest, Measure], object] | None = None,
     ) -> None:
         self._inventory: Inventory = inventory if inventory is not None else EmptyInventory()
+        self._proved = proved
         self._collect = collect
         self._disk = disk
         self._diff = diff
@@ -139,6 +142,8 @@ class Check:
             measured = self._measured(write, blob, checkpoint, lanes=lanes)
             prove(write, measured, blob.where)
             self._media_type(write, measured, blob.where)
+            if self._proved is not None:
+                self._proved(write.digest, measured)
         except ImgtarError as error:
             if not self._collect or isinstance(error, LocalTrouble):
                 raise  # What this machine lacks is no fault of the blob.

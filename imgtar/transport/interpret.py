@@ -76,7 +76,7 @@ def interpret(
             remarks += said
             for image in images:
                 if image.config is not None and image.parsed is not None:
-                    library.know(image.config.digest, image.parsed)
+                    library.know(image.config, image.parsed)
             lying = set(names.values())
             names.update({digest: name for digest, name in configs.items() if name not in lying})
             roots = _Views(members, library, names, limits, remarks, hybrid=has_index).merge(roots, images)

@@ -77,7 +77,7 @@ def read_legacy(members: Members, library: Library, limits: Limits = DEFAULT_LIM
         if top.whole:
             draft, raw = draft_of_chain(top, limits)
             library.add(draft.config.digest, raw)
-            library.know(draft.config.digest, draft.parsed)
+            library.know(draft.config, draft.parsed)
             root = replace(root, draft=draft)
         roots.append(root)
     return LegacyView(roots, images, names, findings)

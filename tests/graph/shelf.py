@@ -12,7 +12,7 @@ from imgtar.graph.library import Library
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import parse_index
+from imgtar.model.documents import parse_index, pretended
 from imgtar.model.platform import Platform
 from imgtar.model.reference import Reference
 from tests.builders.images import Document, Image
@@ -113,9 +113,12 @@ class Held:
                     return Descriptor(layer.media_type, Digest.parse(layer.digest), len(layer.blob))
         return None
 
-    def diff_id_of(self, digest: Digest) -> Digest | None:
+    def diff_id_of(self, digest: Digest, claimed: Digest | None = None) -> Digest | None:
         known = self.diff_ids.get(str(digest))
         return Digest.parse(known) if known else digest
+
+    def document_type(self, digest: Digest) -> str | None:
+        return pretended(self.blobs.get(str(digest), b""))
 
     def has_image(self, identity: Digest) -> bool:
         if identity in self.roots or identity in self._below:

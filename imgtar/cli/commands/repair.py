@@ -75,6 +75,8 @@ def _show(out: Console, done: Any) -> None:
     for path in done.strange:
         out.note(f"{printable(path)} is no blob and no image needs it: left where it is")
     out.line(f"checked {plural(done.blobs_checked, 'blob')}, {done.bytes_checked} bytes")
+    if done.notes_renewed:
+        out.line(f"{plural(done.notes_renewed, 'note')} in imgtar/ put right")
     if done.brought.blobs_written:
         blobs, size = plural(done.brought.blobs_written, "blob"), human_size(done.brought.bytes_written)
         out.line(f"{blobs} ({size}) {would}taken from the archives")
