@@ -154,8 +154,9 @@ _REFERENCE = re.compile(r"[A-Za-z0-9.:\[\]-]+(/[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*)
 
 def _meant(name: str, images: Images, bare: set[str]) -> list[str]:
     """The names of imgtar that an engine's name can stand for."""
-    if not name:
-        return ["*"]  # It may be one of those that imgtar has a name for.
+    # Without a name it may be one of those that imgtar has a name for. A digest in a name is told to be dropped.
+    if not name or "@" in name:
+        return ["*"]
     whole = full(name)
     if whole in images:
         meant = [whole]
