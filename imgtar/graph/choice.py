@@ -109,7 +109,9 @@ def _image_id(node: Node) -> Digest:
     return node.manifest.config.digest
 
 
-def _on(machine: Platform, images: Sequence[Node]) -> Choice:
+def _on(machine: Platform, every: Sequence[Node]) -> Choice:
+    # One without its config runs nowhere: it was not shipped, or is damaged, and that is said elsewhere.
+    images = [node for node in every if node.config is not None]
     taken = {
         "containerd": _by_descriptor(machine, images),
         "Docker with the containerd store": _by_config(machine, images),
