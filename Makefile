@@ -43,14 +43,14 @@ hostile: $(VENV)/.tests  ## Every hostile input to every command in every form (
 	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/hostile
 
 campaign-%: $(VENV)/.tests
-	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/campaigns/test_$*.py
+	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests/campaigns/test_$*.py
 
 campaign-fuzz: $(VENV)/.tests
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/campaigns/test_fuzz.py
 
 campaigns: $(VENV)/.tests  ## Every long campaign, one after the other (hours); campaign-NAME runs one, IMGTAR_SEED=N other cases
-	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) tests/campaigns
+	IMGTAR_CAMPAIGN=long $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests/campaigns
 
 explore: $(VENV)/.tests  ## Property tests with new random cases, EXAMPLES times as many as usual; IMGTAR_SEED=N for the same ones again
 	IMGTAR_HYPOTHESIS=explore IMGTAR_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n $(JOBS) -m "not interop" \

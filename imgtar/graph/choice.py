@@ -134,14 +134,14 @@ def _by_descriptor(machine: Platform, images: Iterable[Node]) -> Node | None:
 def _by_config(machine: Platform, images: Sequence[Node]) -> Node | None:
     """Docker with the containerd store: the platform of the config, whatever the descriptor says.
 
-    Names of architectures are not normalised there. Docker 26 takes the first that the machine runs at all, and the first
-    of all when it runs none. Here it is the best that the machine runs: else the 386 of an honest index that is sorted by
-    name would be in the way of its amd64.
+    It is normalised: x86_64, another case and no system at all mean the same to it; i386 was not taken for 386. Docker 26
+    takes the first that the machine runs at all, and the first of all when it runs none. Here it is the best that the
+    machine runs: else the 386 of an honest index that is sorted by name would be in the way of its amd64.
     """
     ranked = []
     for place, node in enumerate(images):
         own = node.config.platform if node.config is not None else None
-        if own is not None and (own.os, own.architecture) != (own.normalized().os, own.normalized().architecture):
+        if own is not None and own.architecture != "386" and own.normalized().architecture == "386":
             continue
         rank = _rank(machine, own)
         if rank is not None:

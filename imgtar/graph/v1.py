@@ -286,7 +286,10 @@ def _through_v1_struct(value: Mapping[str, Any]) -> bytes:
 def _go_config(value: dict[str, Any]) -> str:
     parts = []
     for key, optional, default in _CONFIG_FIELDS:
-        item = value.get(key, default)
+        item = _as_typed(key, value.get(key, default))
+        if key in _POINTERS and item is not None:
+            parts.append(f'"{key}":{_go_health(item) if isinstance(item, dict) else _go_value(item)}')
+            continue
         if item is None or item in ("", False) or item == [] or item == {}:
             if optional:
                 continue
@@ -295,6 +298,24 @@ def _go_config(value: dict[str, Any]) -> str:
             item = [item]
         parts.append(f'"{key}":{_go_value(item)}')
     return f"{{{','.join(parts)}}}"
+
+
+_POINTERS = ("Healthcheck", "StopTimeout")
+"""Fields of which Go knows "not there" from "empty"."""
+
+
+def _as_typed(key: str, item: Any) -> Any:
+    """What Go's types hold: a list of texts has no nulls, and a set of ports or volumes has no values."""
+    if isinstance(item, list):
+        return ["" if one is None else one for one in item]
+    if isinstance(item, dict) and key in ("ExposedPorts", "Volumes"):
+        return {one: {} for one in item}
+    return item
+
+
+def _go_health(value: dict[str, Any]) -> str:
+    fields = ((key, _as_typed(key, value.get(key))) for key in _HEALTH_NAMES.values())
+    return f"{{{','.join(f'{_go_string(key)}:{_go_value(item)}' for key, item in fields if item)}}}"
 
 
 def _go_value(value: Any) -> str:

@@ -1,112 +1,105 @@
-"""Campaign: changed archives for imgtar and for skopeo (containers/image). ``make campaign-differential``.
+"""Campaign: spoiled documents for imgtar and for every engine that is here. ``make campaign-differential``.
 
-imgtar may refuse more: that is counted. It may also accept more: skopeo does not follow links between layers, for one. Whatever both accept must mean the same: the image of a name has the same image
-ID and the same diff IDs in both. skopeo's copy to ``dir:`` is read here by hashing it, not by asking anybody.
+Whatever imgtar accepts must be one image for all: every engine that accepts the archive shows the image IDs, diff IDs and names that imgtar lists,
+for the archive as it was given and for each that imgtar writes from the store after the load, and no two engines show two images for one name. imgtar may
+refuse more, that is counted; an engine may refuse, too. What imgtar refuses no engine is asked about.
+
+The engines: docker (its classic store), docker of the next Debian (the containerd store), ctr, podman, skopeo.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from imgtar.errors import ImgtarError
-from imgtar.ops.inspect import inspect_archive
+from tests.campaigns import documents, engines
 from tests.campaigns.conftest import Campaign
-from tests.campaigns.independent import plain, sha256
+from tests.campaigns.judge import Verdict, judge
 from tests.campaigns.mutants import mutant
-from tests.campaigns.specimens import judged, memory
+from tests.campaigns.specimens import memory
+from tests.campaigns.trixie import trixie
+from tests.conftest import Imgtar
 
-pytestmark = pytest.mark.interop
-
-Images = dict[str, tuple[str, tuple[str, ...]]]
-"""Names to image IDs and diff IDs."""
-READERS = {
-    "docker": "docker-archive",
-    "v1": "docker-archive",
-    "crane": "docker-archive",
-    "oci": "oci-archive",
-    "hybrid": "docker-archive",
-}
-"""How skopeo is told to read each family. It knows no archives from before Docker 1.10."""
+pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("engines")]
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with memory() as path:
-        yield path
+@dataclass
+class Bench:
+    """Everything that judges an archive, started once."""
+
+    engines: list[engines.Engine]
+    skopeo: engines.Skopeo
+    folder: Path
+    pool: ThreadPoolExecutor
+    kept: Path
+    """Where an archive that shows a fault is kept."""
+
+    def __call__(self, data: bytes, campaign: Campaign, what: str, forms: tuple[str, ...]) -> Verdict:
+        home = self.folder / "home"
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir()
+        verdict = judge(Imgtar(home), self.engines, self.skopeo, self.folder, data, self.pool, forms)
+        campaign.count("archives")
+        campaign.count("accepted by imgtar" if verdict.accepted else "refused by imgtar")
+        for one, number in verdict.counts.items():
+            campaign.count(one, number)
+        if verdict.faults:
+            (kept := self.kept / f"{len(os.listdir(self.kept))}.tar").write_bytes(data)
+            pytest.fail(f"{what}, seed {campaign.seed}, kept as {kept}:\n" + "\n".join(verdict.faults), pytrace=False)
+        return verdict
 
 
-@pytest.fixture
-def skopeo() -> str:
-    found = shutil.which("skopeo")
-    if found is None:
-        if os.environ.get("IMGTAR_INTEROP") == "required":
-            pytest.fail("interop is required, but skopeo is not installed")
-        pytest.skip("skopeo is not installed")
-    return found
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with contextlib.ExitStack() as stack:
+        root = stack.enter_context(trixie())
+        every: list[engines.Engine] = [
+            stack.enter_context(engines.docker_on_containerd(root)),
+            stack.enter_context(engines.docker_classic()),
+            stack.enter_context(engines.containerd()),
+            stack.enter_context(engines.podman()),
+        ]
+        if (root / "usr/bin/podman").exists():
+            every.append(stack.enter_context(engines.newer_podman(root)))
+        skopeo = stack.enter_context(engines.skopeo())
+        folder = stack.enter_context(memory())
+        pool = stack.enter_context(ThreadPoolExecutor(len(every) + 1))
+        yield Bench(every, skopeo, folder, pool, tmp_path_factory.mktemp("kept"))
 
 
-def ours(path: Path, data: bytes) -> Images | None:
-    """What imgtar says; ``None`` when it refuses."""
-    if not judged(path, data).ok:
-        return None
-    try:
-        document = inspect_archive(str(path)).document
-    except ImgtarError:
-        return None
-    return {
-        name: (one["image_id"], tuple(layer["diff_id"] for layer in one["layers"]))
-        for one in document["images"]
-        if "manifests" not in one
-        for name in one["names"]
-    }
-
-
-def theirs(skopeo: str, source: str, path: Path, name: str, out: Path) -> tuple[str, tuple[str, ...]] | None:
-    """What skopeo makes of one image; ``None`` when it refuses."""
-    shutil.rmtree(out, ignore_errors=True)
-    words = [skopeo, "--insecure-policy", "copy", "--quiet", f"{source}:{path}:{name}", f"dir:{out}"]
-    environment = {**os.environ, "HOME": str(out.parent), "TMPDIR": str(out.parent)}
-    done = subprocess.run(words, capture_output=True, env=environment, timeout=60, check=False)
-    if done.returncode:
-        return None
-    manifest = json.loads((out / "manifest.json").read_bytes())
-    if "config" not in manifest:
-        return None
-    layers = [(out / layer["digest"].partition(":")[2]).read_bytes() for layer in manifest["layers"]]
-    config = (out / manifest["config"]["digest"].partition(":")[2]).read_bytes()
-    # Out of a docker archive skopeo hands layers uncompressed. One that was packed twice looks compressed still.
-    try:
-        claimed = json.loads(config)["rootfs"]["diff_ids"]
-    except (ValueError, KeyError, TypeError):
-        claimed = []
-    return sha256(config), tuple(
-        digest if (digest := sha256(layer)) in (claimed or ()) else sha256(plain(layer)) for layer in layers
+@pytest.mark.parametrize("form", documents.FORMS)
+def test_an_honest_archive_is_one_image_for_all(campaign: Campaign, bench: Bench, form: str) -> None:
+    # What this shows besides: the engines are asked, and answer. An engine that refuses everything would prove nothing.
+    verdict = bench(
+        documents.world(form, 0).tar(), campaign, form, campaign.pick(("hybrid",), ("hybrid", "docker", "oci"))
     )
+    assert verdict.accepted
+    for one in [*(engine.name for engine in bench.engines), "skopeo docker-archive"]:
+        assert verdict.counts[f"{one} accepted"], f"{one} shows nothing: {verdict.counts}"
 
 
-@pytest.mark.parametrize("family", READERS)
-def test_what_skopeo_and_imgtar_both_accept_means_the_same(
-    campaign: Campaign, folder: Path, skopeo: str, family: str
-) -> None:
-    path, out = folder / "mutant.tar", folder / "out"
-    for number in range(campaign.pick(8, 420)):
-        _, data, done = mutant(campaign.random(f"{family} {number}"), [family], most=2)
-        campaign.count("inputs")
-        said = ours(path, data)
-        names = sorted(said) if said else ["demo:1"]
-        for name in names:
-            other = theirs(skopeo, READERS[family], path, name, out)
-            if said is None or not said:
-                campaign.count("refused by both" if other is None else "refused by imgtar only")
-            elif other is None:
-                campaign.count("refused by skopeo only")
-            else:
-                campaign.count("accepted by both")
-                assert said[name] == other, f"{family} number {number} of seed {campaign.seed} ({done}): {name}"
+@pytest.mark.parametrize("kind", documents.KINDS)
+def test_spoiled_documents_are_one_image_for_all_or_refused(campaign: Campaign, bench: Bench, kind: str) -> None:
+    for number in range(campaign.pick(2, 50)):
+        chance = campaign.random(f"{kind} {number}")
+        others = chance.sample([one for one in documents.KINDS if one != kind], chance.choice([0, 1, 2]))
+        kinds = [kind, *(others if number % 2 == 0 else ())]
+        case = documents.case(number, chance, kinds=tuple(kinds))
+        form = campaign.pick("hybrid", chance.choice(["hybrid", "hybrid", "docker", "oci"]))
+        bench(case.data, campaign, f"{case.form}: {', '.join(case.done)} (number {number})", (form,))
+
+
+@pytest.mark.parametrize("family", ["docker", "v1", "crane", "oci", "index", "hybrid"])
+def test_changed_archives_are_one_image_for_all_or_refused(campaign: Campaign, bench: Bench, family: str) -> None:
+    for number in range(campaign.pick(2, 100)):
+        chance = campaign.random(f"{family} {number}")
+        _, data, done = mutant(chance, [family], most=2)
+        form = campaign.pick("hybrid", chance.choice(["hybrid", "hybrid", "docker", "oci"]))
+        bench(data, campaign, f"{family} number {number} ({done})", (form,))

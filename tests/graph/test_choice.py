@@ -73,6 +73,8 @@ SEEN = [
     ("linux/arm64", AMD, AMD, AMD, "B", "A", "B"),
     (AMD, "linux/arm64", "linux/arm64", AMD, "A", "B", "A"),
     ("linux/386", "linux/386", None, AMD, "A", "B", "B"),
+    ("linux/arm", "linux/x86_64", AMD, AMD, "B", "A", "B"),
+    ("linux/arm", "linux/AMD64", AMD, AMD, "B", "A", "B"),
     # When no config fits, Docker shows the first that there is.
     ("linux/arm64", "linux/arm64", AMD, "windows/amd64", "B", "A", "B"),
     ("linux/arm64", "linux/arm64", AMD, "linux/i386", "B", "A", "B"),

@@ -90,6 +90,27 @@ def test_the_json_of_an_old_docker_loses_what_the_v1_struct_does_not_know() -> N
 
 
 @pytest.mark.parametrize(
+    ("config", "written"),
+    [
+        ({"Env": [None, "A=1"]}, '"Env":["","A=1"]'),
+        ({"Cmd": ["a", None]}, '"Cmd":["a",""]'),
+        ({"Volumes": {"/x": None}}, '"Volumes":{"/x":{}}'),
+        ({"ExposedPorts": {"80/tcp": {"a": 1}}}, '"ExposedPorts":{"80/tcp":{}}'),
+        ({"StopTimeout": 0}, '"StopTimeout":0'),
+        (
+            {"Healthcheck": {"Retries": 3, "Interval": 7, "Timeout": 0, "Test": ["CMD"]}},
+            '"Healthcheck":{"Test":["CMD"],"Interval":7,"Retries":3}',
+        ),
+        ({"Healthcheck": {"Retries": None}}, '"Healthcheck":{}'),
+    ],
+)
+def test_the_json_of_an_old_docker_has_what_the_types_of_go_hold(config: dict[str, Any], written: str) -> None:
+    # Docker 20.10 gives the same image IDs.
+    images = table(v1(A, docker_version="1.8.2", config=config))
+    assert written in convert(chain(images, A)).decode()
+
+
+@pytest.mark.parametrize(
     "document",
     [
         b"[]",

@@ -174,9 +174,9 @@ def daemon(directory: Path, command: list[str], answers: Callable[[], bool]) -> 
 
 
 @contextlib.contextmanager
-def short_directory() -> Iterator[Path]:
+def short_directory(where: str = "/tmp") -> Iterator[Path]:
     """A temporary directory with a short name: a socket path has 107 bytes at most."""
-    directory = Path(tempfile.mkdtemp(prefix="imgtar-", dir="/tmp")).resolve()
+    directory = Path(tempfile.mkdtemp(prefix="imgtar-", dir=where)).resolve()
     try:
         yield directory
     finally:
@@ -185,11 +185,11 @@ def short_directory() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def start_docker() -> Iterator[DockerEngine]:
+def start_docker(where: str = "/tmp") -> Iterator[DockerEngine]:
     client = need("docker", "/usr/bin/docker")
     server = need("dockerd", "/usr/sbin/dockerd", "/usr/bin/dockerd")
     need_root("dockerd")
-    with short_directory() as directory:
+    with short_directory(where) as directory:
         socket = f"unix://{directory}/docker.sock"
         environment = clean_environment(directory / "home", DOCKER_BUILDKIT="0", DOCKER_CLI_HINTS="false")
         engine = DockerEngine([client, "--host", socket], environment, directory)
@@ -267,11 +267,12 @@ class Containerd(Tool):
         assert not self.content(), "containerd keeps content without an image"
 
 
-@pytest.fixture(scope="session")
-def containerd_daemon() -> Iterator[Containerd]:
+@contextlib.contextmanager
+def start_containerd(where: str = "/tmp") -> Iterator[tuple[Containerd, Path]]:
+    """A containerd and the directory that it works in."""
     server, client = need("containerd"), need("ctr")
     need_root("containerd")
-    with short_directory() as directory:
+    with short_directory(where) as directory:
         socket = directory / "containerd.sock"
         config = directory / "config.toml"
         config.write_text(
@@ -282,7 +283,13 @@ def containerd_daemon() -> Iterator[Containerd]:
         ctr = Containerd([client, "--address", str(socket)], clean_environment(directory / "home"))
         command = [server, "--config", str(config)]
         with daemon(directory, command, lambda: ctr.run("version", check=False).returncode == 0):
-            yield ctr
+            yield ctr, directory
+
+
+@pytest.fixture(scope="session")
+def containerd_daemon() -> Iterator[Containerd]:
+    with start_containerd() as (ctr, _):
+        yield ctr
 
 
 @pytest.fixture
