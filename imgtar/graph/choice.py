@@ -7,7 +7,7 @@ internal/pkg/platform/platform_matcher.go and manifest/oci_index.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from imgtar.errors import Refused
 from imgtar.frozen import frozen
@@ -46,23 +46,18 @@ class Choice:
         return ", ".join(f"{engine} takes {node.descriptor.digest}" for engine, node in self.by.items())
 
 
-def choices(images: Sequence[Node]) -> list[Choice]:
+def choices(images: Sequence[Node]) -> Iterator[Choice]:
     """What engines take of ``images``, those of one index in its order; first on linux/amd64, if one is for that."""
-    machines: dict[tuple[str, str], None] = {}
-    for node in images:
-        for said in (node.descriptor.platform, node.config.platform if node.config is not None else None):
-            if said is not None:
-                platform = said.normalized()
-                # Which Windows image is taken depends on the build of the host as well.
-                if platform.os == "linux" and platform.architecture:
-                    machines.setdefault((platform.os, platform.architecture))
-    order = sorted(machines, key=lambda machine: machine != (_AMD64.os, _AMD64.architecture))
-    return [_on(Platform(os, architecture), images) for os, architecture in order]
+    # One without its config runs nowhere: it was not shipped, or is damaged, and that is said elsewhere.
+    shelf = _Shelf([node for node in images if node.config is not None])
+    # Which Windows image is taken depends on the build of the host as well.
+    order = sorted(shelf.architectures, key=lambda architecture: architecture != _AMD64.architecture)
+    return (_on(Platform(_AMD64.os, architecture), shelf) for architecture in order)
 
 
 def preferred(images: Sequence[Node]) -> Node:
     """The one of ``images`` to show where only one can be: what engines take on linux/amd64, else the first."""
-    first = next(iter(choices(images)), None)
+    first = next(choices(images), None)
     taken = list(first.by.values()) if first is not None and first.platform == _AMD64 else []
     return taken[0] if taken else images[0]
 
@@ -93,7 +88,7 @@ def one_image_for_each_platform(root: Node) -> None:
             name = printable(str(platform.normalized()))
             found = f"{other.descriptor.digest} and {image.descriptor.digest}"
             raise _refused(f"the index has two images for {name}: {found}", root)
-    first = next(iter(choices(images)), None)
+    first = next(choices(images), None)
     if first is not None and not first.agreed:
         message = f"engines on {printable(str(first.platform))} would take different images: {first.listing}"
         raise _refused(message, root)
@@ -109,66 +104,106 @@ def _image_id(node: Node) -> Digest:
     return node.manifest.config.digest
 
 
-def _on(machine: Platform, every: Sequence[Node]) -> Choice:
-    # One without its config runs nowhere: it was not shipped, or is damaged, and that is said elsewhere.
-    images = [node for node in every if node.config is not None]
+@frozen
+class _Entry:
+    """An image in its place, with the platforms that its descriptor and its config say, normalised."""
+
+    place: int
+    node: Node
+    said: Platform | None
+    own: Platform | None
+
+
+class _Shelf:
+    """Images by the architecture that they are for: an index may have thousands, each for another."""
+
+    def __init__(self, images: Sequence[Node]) -> None:
+        self.entries: list[_Entry] = []
+        self.architectures: dict[str, None] = {}
+        self._by_said: dict[str, list[_Entry]] = {}
+        self._by_own: dict[str, list[_Entry]] = {}
+        self.unsaid: list[_Entry] = []
+        for place, node in enumerate(images):
+            said = node.descriptor.platform
+            config = node.config.platform if node.config is not None else None
+            own = config.normalized() if config is not None else None
+            entry = _Entry(place, node, said.normalized() if said is not None else None, own)
+            self.entries.append(entry)
+            if entry.said is None:
+                self.unsaid.append(entry)
+            for platform, table in ((entry.said, self._by_said), (own, self._by_own)):
+                if platform is not None and platform.os == _AMD64.os and platform.architecture:
+                    self.architectures.setdefault(platform.architecture)
+                    table.setdefault(platform.architecture, []).append(entry)
+
+    def said(self, architectures: Iterable[str]) -> Iterator[_Entry]:
+        """Those whose descriptor names one of the architectures."""
+        return (entry for one in architectures for entry in self._by_said.get(one, ()))
+
+    def own(self, architectures: Iterable[str]) -> Iterator[_Entry]:
+        """Those whose config names one of the architectures."""
+        return (entry for one in architectures for entry in self._by_own.get(one, ()))
+
+
+def _on(machine: Platform, shelf: _Shelf) -> Choice:
     taken = {
-        "containerd": _by_descriptor(machine, images),
-        "Docker with the containerd store": _by_config(machine, images),
-        "podman": _by_letter(machine, images),
+        "containerd": _by_descriptor(machine, shelf),
+        "Docker with the containerd store": _by_config(machine, shelf),
+        "podman": _by_letter(machine, shelf),
     }
-    return Choice(machine, {engine: node for engine, node in taken.items() if node is not None})
+    return Choice(machine, {engine: entry.node for engine, entry in taken.items() if entry is not None})
 
 
-def _by_descriptor(machine: Platform, images: Iterable[Node]) -> Node | None:
+def _runs(machine: Platform) -> tuple[tuple[str, str], ...]:
+    return _RUNS.get(machine.architecture, ((machine.architecture, ""),))
+
+
+def _best(ranked: Iterable[tuple[_Entry, Platform | None]], machine: Platform) -> _Entry | None:
+    """The entry whose platform is the best for the machine, of equals the first."""
+    runs = _runs(machine)
+    fitting = [
+        (runs.index((platform.architecture, platform.variant)), entry.place, entry)
+        for entry, platform in ranked
+        if platform is not None and (platform.architecture, platform.variant) in runs
+    ]
+    return min(fitting, key=lambda one: one[:2])[2] if fitting else None
+
+
+def _by_descriptor(machine: Platform, shelf: _Shelf) -> _Entry | None:
     """containerd: the platform of the descriptor, normalised, the best first; without one that of the config, last."""
-    ranked = []
-    for place, node in enumerate(images):
-        said = node.descriptor.platform
-        rank = _rank(machine, said if said is not None else node.config.platform if node.config is not None else None)
-        if rank is not None:
-            ranked.append((said is None, rank, place, node))
-    return min(ranked, key=lambda entry: entry[:3])[3] if ranked else None
+    architectures = dict.fromkeys(architecture for architecture, _ in _runs(machine))
+    said = _best(((entry, entry.said) for entry in shelf.said(architectures)), machine)
+    if said is not None:
+        return said
+    return _best(((entry, entry.own) for entry in shelf.own(architectures) if entry.said is None), machine)
 
 
-def _by_config(machine: Platform, images: Sequence[Node]) -> Node | None:
+def _by_config(machine: Platform, shelf: _Shelf) -> _Entry | None:
     """Docker with the containerd store: the platform of the config, whatever the descriptor says.
 
     It is normalised: x86_64, another case and no system at all mean the same to it; i386 was not taken for 386. Docker 26
     takes the first that the machine runs at all, and the first of all when it runs none. Here it is the best that the
     machine runs: else the 386 of an honest index that is sorted by name would be in the way of its amd64.
     """
-    ranked = []
-    for place, node in enumerate(images):
-        own = node.config.platform if node.config is not None else None
-        if own is not None and own.architecture != "386" and own.normalized().architecture == "386":
-            continue
-        rank = _rank(machine, own)
-        if rank is not None:
-            ranked.append((rank, place, node))
-    if ranked:
-        return min(ranked, key=lambda entry: entry[:2])[2]
-    return next((node for node in images if node.config is not None), None)
+    architectures = dict.fromkeys(architecture for architecture, _ in _runs(machine))
+    best = _best(((entry, entry.own) for entry in shelf.own(architectures) if not _says_i386(entry.node)), machine)
+    return best or next(iter(shelf.entries), None)
 
 
-def _rank(machine: Platform, platform: Platform | None) -> int | None:
-    """How good a platform is for a machine, 0 for the best; ``None`` when it does not run there."""
-    one = platform.normalized() if platform is not None else None
-    runs = _RUNS.get(machine.architecture, ((machine.architecture, ""),))
-    if one is None or one.os != machine.os or (one.architecture, one.variant) not in runs:
-        return None
-    return runs.index((one.architecture, one.variant))
+def _says_i386(node: Node) -> bool:
+    own = node.config.platform if node.config is not None else None
+    return own is not None and own.architecture != "386" and own.normalized().architecture == "386"
 
 
-def _by_letter(machine: Platform, images: Sequence[Node]) -> Node | None:
+def _by_letter(machine: Platform, shelf: _Shelf) -> _Entry | None:
     """podman, skopeo, buildah: the descriptor to the letter, never normalised; then the first without a platform."""
+    written = {
+        platform.variant: entry
+        for entry in reversed(list(shelf.said([machine.architecture])))
+        if (platform := entry.node.descriptor.platform) is not None
+        and (platform.os, platform.architecture) == (machine.os, machine.architecture)
+    }
     for variant in _LITERAL.get(machine.architecture, ("",)):
-        for node in images:
-            said = node.descriptor.platform
-            if said is not None and (said.os, said.architecture, said.variant) == (
-                machine.os,
-                machine.architecture,
-                variant,
-            ):
-                return node
-    return next((node for node in images if node.descriptor.platform is None), None)
+        if variant in written:
+            return written[variant]
+    return next(iter(shelf.unsaid), None)

@@ -92,7 +92,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     shape = tuple(result)
     if shape in _good_shapes:
         return result
-    if len(set(map(fold, shape))) != len(shape):
+    # Labels may be a hundred thousand: only keys that are not folded already can meet another one.
+    odd = [low for key in shape if (low := fold(key)) != key]
+    if odd and (len(set(odd)) != len(odd) or any(low in result for low in odd)):
         return _Folding(result)
     if len(_good_shapes) < _MOST_SHAPES and sum(map(len, shape)) < _LONGEST_SHAPE:
         _good_shapes.add(shape)

@@ -289,9 +289,13 @@ class StoreInventory:
         image_id = None
         if mediatype.is_manifest(entry.descriptor.media_type):
             try:
-                node = Walker(self.library, STORE_LIMITS).grow(entry.descriptor)
+                manifest = self.library.manifest(entry.descriptor)
+                # What calls itself an image is one, and its config need not be read.
+                image = manifest is not None and (
+                    manifest.is_image or Walker(self.library, STORE_LIMITS).grow(entry.descriptor).is_image
+                )
             except Refused:
-                node = None  # What cannot be read keeps no name from being given to something else.
-            if node is not None and node.is_image and node.manifest is not None:
-                image_id = node.manifest.config.digest
+                manifest, image = None, False  # What cannot be read keeps no name from being given to something else.
+            if manifest is not None and image:
+                image_id = manifest.config.digest
         return Tagged(entry.digest, image_id)

@@ -16,7 +16,7 @@ from imgtar.graph.walk import Node, Walker, images_of, nodes_of
 from imgtar.model import mediatype
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
-from imgtar.model.documents import digest_in_path, encode_manifest
+from imgtar.model.documents import Manifest, digest_in_path, encode_manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.reference import Reference
 from imgtar.text import shown
@@ -212,6 +212,7 @@ class _Views:
         self._configs: dict[tuple[int, ...], tuple[set[Digest], set[str], bool]] = {}
         self._spoken: set[Reference] = set()
         self._wholes: dict[int, bool] = {}
+        self._shown: dict[int, Manifest | None] = {}
         self._slots: LayerTable = {}
         self._walker = Walker(library, limits)
 
@@ -247,7 +248,7 @@ class _Views:
                 roots[place] = replace(self._from_docker(image), labels=roots[place].labels)
                 nodes[place] = None
             else:
-                self._shows_another_platform(image, nodes[place])
+                self._shows_another_platform(image, place, nodes[place])
                 for path in self._lost_layers(image, node):
                     self._warn("E_MISSING", self._title(image), self._lost(path))
                 roots[place] = self._with_names(roots[place], image)
@@ -342,11 +343,14 @@ class _Views:
         places = zip(image.item.layers, image.layer_names, node.manifest.layers, strict=False)
         return [path for path, name, layer in places if path and name is None and layer.digest in self._names]
 
-    def _shows_another_platform(self, image: DockerImage, root: Node | None) -> None:
+    def _shows_another_platform(self, image: DockerImage, place: int, root: Node | None) -> None:
         """Docker with the containerd store shows the platform of the machine on which it saved."""
-        every = [node for node in nodes_of(root) if node.is_image] if root is not None and root.index else []
-        if len(every) > 1 and image.config is not None:
-            first = preferred(every).manifest
+        if root is not None and root.index is not None and image.config is not None:
+            # An archive may list one of its images a thousand times.
+            if place not in self._shown:
+                every = [node for node in nodes_of(root) if node.is_image]
+                self._shown[place] = preferred(every).manifest if len(every) > 1 else None
+            first = self._shown[place]
             if first is not None and first.config.digest != image.config.digest:
                 message = (
                     f"manifest.json shows {image.config.digest} of it, which Docker's classic store loads; others take "

@@ -54,7 +54,7 @@ def taken(root: Node) -> dict[str, str]:
     letters = {layer.digest: name for name, image in (("A", A), ("B", B)) for layer in image.layers}
     return {
         engine.split()[0]: letters[str(node.manifest.layers[0].digest)]
-        for engine, node in choices(images)[0].by.items()
+        for engine, node in next(choices(images)).by.items()
         if node.manifest is not None
     }
 
