@@ -372,16 +372,21 @@ def _planned(catalog: Catalog) -> tuple[Catalog, Plan, list[tuple[Root, Refused]
             refused.append((root, error))
         else:
             good.append(root)
-    taken: dict[Reference, Root] = {}
+    holders: dict[Reference, list[Root]] = {}
     for place, root in enumerate(good):
+        kept = []
         for reference in root.references:
-            if taken.setdefault(reference, root) is root:
-                continue
+            alone = replace(root, references=(reference,))
+            others = holders.setdefault(reference, [])
             try:
-                planned([taken[reference], root])
+                if others:
+                    planned([*others, alone])
             except Refused as error:  # Another tool gave one name to two images.
-                good[place] = replace(root, references=tuple(one for one in root.references if one != reference))
-                refused.append((replace(root, references=(reference,)), error))
+                refused.append((alone, error))
+            else:
+                others.append(alone)
+                kept.append(reference)
+        good[place] = replace(root, references=tuple(kept))
     return *planned(good), refused
 
 
