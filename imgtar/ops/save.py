@@ -274,24 +274,35 @@ def _agreeing(chosen: Sequence[Candidate], names: Sequence[str], report: Report)
     What only comes along, an artifact about an image, stays behind; of two that were asked for neither may.
     """
 
-    def asked(one: Candidate) -> bool:
-        return any(is_called(one.root, text) or matches_identity(text, identities(one)) for text in names)
+    ledger = Ledger()
+    try:
+        for one in chosen:
+            ledger.enter(one.node)
+    except Refused:
+        pass  # Who it is that gives way depends on who was asked for, which takes long to find out for many.
+    else:
+        return list(chosen)
 
+    def asked(one: Candidate) -> bool:
+        own = identities(one)
+        return any(is_called(one.root, text) or matches_identity(text, own) for text in names)
+
+    wanted = list(map(asked, chosen))
     ledger = Ledger()
     kept: set[int] = set()
-    for one in sorted(chosen, key=lambda one: not asked(one)):
+    for place in sorted(range(len(chosen)), key=lambda place: not wanted[place]):
         try:
-            ledger.enter(one.node)
+            ledger.enter(chosen[place].node)
         except Refused as error:
-            title = printable(one.root.title)
-            if asked(one):
+            title = printable(chosen[place].root.title)
+            if wanted[place]:
                 message = f"{title} contradicts another image that was asked for: {error.message}"
                 hint = "save it into an archive of its own"
                 raise StoreTrouble(message, where=error.where, hint=hint) from None
             report(Event("notice", f"{title} stays behind: it contradicts what it is about: {error.message}"))
-            continue
-        kept.add(id(one))
-    return [one for one in chosen if id(one) in kept]
+        else:
+            kept.add(place)
+    return [one for place, one in enumerate(chosen) if place in kept]
 
 
 def _scratch(store: Store, path: str, stack: ExitStack) -> str:
