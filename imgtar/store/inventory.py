@@ -56,6 +56,7 @@ class StoreInventory:
         self._learned = False
         self._had: dict[Digest, bool] = {}
         self._sizes: dict[Digest, int | None] = {}
+        self._types: dict[Digest, str | None] = {}
 
     def status(self, digest: Digest) -> os.stat_result | None:
         """The file of a blob; ``None`` when there is none or it is no regular file."""
@@ -191,10 +192,11 @@ class StoreInventory:
 
     def document_type(self, digest: Digest) -> str | None:
         """See :class:`imgtar.graph.inventory.Inventory`. Of what is no document only the beginning is read."""
-        if not is_object(self.layout.blob_path(digest)):
-            return None
-        raw = self.document(digest, DEFAULT_LIMITS.document)
-        return pretended(raw) if raw is not None else None
+        if digest not in self._types:
+            may_be = is_object(self.layout.blob_path(digest))
+            raw = self.document(digest, DEFAULT_LIMITS.document) if may_be else None
+            self._types[digest] = pretended(raw) if raw is not None else None
+        return self._types[digest]
 
     def layer_for(self, diff_id: Digest) -> Descriptor | None:
         """A held layer with that diff ID: plain first, then compressed ones, each proved."""
