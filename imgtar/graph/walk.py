@@ -217,8 +217,8 @@ def images_of(node: Node) -> Iterator[Node]:
             yield each
 
 
-def nodes_of(node: Node) -> Iterator[Node]:
-    """``node`` and everything below it, each once however many ways lead to it."""
+def nodes_of(node: Node, wanted: Callable[[Node], bool] = lambda _node: True) -> Iterator[Node]:
+    """``node`` and everything below it, each once however many ways lead to it; ``wanted`` prunes child nodes."""
     stack = [node]
     seen: set[int] = set()
     while stack:
@@ -227,7 +227,7 @@ def nodes_of(node: Node) -> Iterator[Node]:
             continue
         seen.add(id(each))
         yield each
-        stack.extend(reversed(each.children))
+        stack.extend(child for child in reversed(each.children) if wanted(child))
 
 
 def parts_of(node: Node, wanted: Callable[[Node], bool] = lambda _node: True) -> Iterator[Part]:
