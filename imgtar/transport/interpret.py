@@ -159,7 +159,8 @@ def _no_word_for_another(roots: Iterable[Root], where: str) -> None:
             other = named.get(read)
             if other is not None and _identity(other) != _identity(root):
                 message = f"podman and Docker read {shown(word)} as {read.familiar}, which is another image here"
-                raise Refused("E_NAME", message, where=where, hint=f"load one of them by its ID: {_identity(root)}")
+                hint = "make the archive again, with a name and a tag for each image"
+                raise Refused("E_NAME", message, where=where, hint=hint)
 
 
 def _identity(root: Root) -> Digest | None:
