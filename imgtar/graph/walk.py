@@ -15,7 +15,17 @@ from imgtar.model.documents import ImageConfig, Index, Manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
 
-__all__ = ["BlobKind", "Node", "Part", "Walker", "images_of", "nodes_of", "parts_of", "platform_of"]
+__all__ = [
+    "BlobKind",
+    "Node",
+    "Part",
+    "Walker",
+    "images_of",
+    "is_called_attestation",
+    "nodes_of",
+    "parts_of",
+    "platform_of",
+]
 
 BlobKind = Literal["manifest", "index", "config", "layer", "blob"]
 
