@@ -137,7 +137,7 @@ def _hold_diff_id(held: Inventory, digest: Digest, claimed: Digest) -> None:
         raise Refused("E_DIFFID", message, where=str(digest), hint=_LIAR)
 
 
-OBJECTED = "it contradicts what the store holds and has measured, so it cannot be used: imgtar rmi removes it"
+OBJECTED = "it contradicts itself or what the store holds, so it cannot be used: imgtar rmi removes it"
 
 
 def objection(node: Node, store: Witness) -> Refused | None:
