@@ -57,6 +57,7 @@ class StoreInventory:
         self._had: dict[Digest, bool] = {}
         self._sizes: dict[Digest, int | None] = {}
         self._types: dict[Digest, str | None] = {}
+        self._borne_out: set[tuple[Digest, Digest]] = set()
 
     def status(self, digest: Digest) -> os.stat_result | None:
         """The file of a blob; ``None`` when there is none or it is no regular file."""
@@ -104,7 +105,7 @@ class StoreInventory:
             return None
         if measured.digest != digest:
             return None
-        self.cache.note(digest, status, measured.diff_id)
+        self._note(digest, status, measured.diff_id)
         return measured
 
     def fetch(self, descriptor: Descriptor, cap: int) -> bytes | None:
@@ -152,8 +153,13 @@ class StoreInventory:
 
     def other_diff_id(self, digest: Digest, claimed: Digest) -> Digest | None:
         """See :class:`imgtar.graph.claims.Witness`. What nobody has measured yet is not read for this."""
+        if (digest, claimed) in self._borne_out:
+            return None
         known = self._noted_diff_id(digest)
-        actual = self.measured_diff_id(digest) if known is not None and known != claimed else None
+        if known == claimed:
+            self._borne_out.add((digest, claimed))
+            return None
+        actual = self.measured_diff_id(digest) if known is not None else None
         return actual if actual != claimed else None
 
     def renew_note(self, digest: Digest, status: os.stat_result, measured: Measure) -> Digest | None:
@@ -163,12 +169,16 @@ class StoreInventory:
         """
         known = self.cache.get(digest)
         if known is None or known.look != HeldCache.look_of(status):
-            self.cache.note(digest, status, measured.diff_id)
+            self._note(digest, status, measured.diff_id)
             return None
         if measured.diff_id in (None, known.diff_id):
             return None
-        self.cache.note(digest, status, measured.diff_id)
+        self._note(digest, status, measured.diff_id)
         return known.diff_id
+
+    def _note(self, digest: Digest, status: os.stat_result, diff_id: Digest | None) -> None:
+        self.cache.note(digest, status, diff_id)
+        self._borne_out.clear()  # It may have been the old note that bore a claim out.
 
     def recheck_images(self) -> int:
         """Drop what the cache of images says otherwise than the documents do; return how many lines that were."""
