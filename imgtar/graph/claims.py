@@ -120,13 +120,9 @@ def hold_against(held: Inventory, node: Node, left_out: set[int], limits: Limits
         if actual is not None and held.has_image(digest):
             message = f"is called a {claim.role}, the receiver holds it as {shown(actual)}"
             raise Refused("E_TYPE", message, where=str(digest), hint=_LIAR)
-    coming: set[int] = set()
-    stack = [node]
-    while stack:
-        each = stack.pop()
-        if id(each) not in coming:
-            coming.add(id(each))
-            stack += [child for child in each.children if id(child) not in left_out]
+    if not left_out:
+        return
+    coming = {id(each) for each in nodes_of(node, lambda child: id(child) not in left_out)}
     for each in nodes_of(node):
         if id(each) not in coming and each.manifest is not None and each.diff_ids is not None:
             for layer, diff_id in zip(each.manifest.layers, each.diff_ids, strict=True):
@@ -141,7 +137,7 @@ def _hold_diff_id(held: Inventory, digest: Digest, claimed: Digest) -> None:
         raise Refused("E_DIFFID", message, where=str(digest), hint=_LIAR)
 
 
-OBJECTED = "it contradicts what the store holds and has measured, so it cannot be used: imgtar rmi removes it"
+OBJECTED = "it contradicts itself or what the store holds, so it cannot be used: imgtar rmi removes it"
 
 
 def objection(node: Node, store: Witness) -> Refused | None:

@@ -56,6 +56,8 @@ def image_remarks(node: Node, title: str) -> Iterator[Finding]:
 def part_remarks(part: Part, title: str, carried: Callable[[Digest], bool]) -> Iterator[Finding]:
     """What is odd about where the bytes of a part are; ``carried`` tells whether somebody has them as a blob."""
     descriptor = part.descriptor
+    if not descriptor.urls and descriptor.data is None:
+        return  # Asked first: what the owner is costs a look at all its layers, for each of them.
     if part.owner.is_attestation or not (part.owner.is_image or part.owner.index is not None):
         return  # Engines do not look at artifacts.
     if descriptor.urls and carried(descriptor.digest):

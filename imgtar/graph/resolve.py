@@ -186,8 +186,6 @@ class _Resolution:
         fresh = False
         for part in parts:
             fresh |= self._part(part, candidate)
-            if self.catalogs[candidate.position].form != "store":  # That is no archive which an engine would read.
-                self.findings += part_remarks(part, _title(part, root), self._is_blob)
         self._subject(candidate)
         present = not fresh and self.held.has_root(node.descriptor.digest)
         state: Literal["present", "new"] = "present" if present else "new"
@@ -280,6 +278,8 @@ class _Resolution:
             message = f"the digest algorithm {printable(digest.algorithm)} of {title} is not supported"
             raise Refused("E_DIGEST", message, where=str(digest), hint="imgtar verifies sha256 and sha512")
         self._claim(part, title, candidate)
+        if self.catalogs[candidate.position].form != "store":  # That is no archive which an engine would read.
+            self.findings += part_remarks(part, title, self._is_blob)
         if digest in self.writes:
             known = self.writes[digest]
             if known.diff_id is None and part.diff_id is not None:

@@ -15,7 +15,17 @@ from imgtar.model.documents import ImageConfig, Index, Manifest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.model.platform import Platform
 
-__all__ = ["BlobKind", "Node", "Part", "Walker", "images_of", "nodes_of", "parts_of", "platform_of"]
+__all__ = [
+    "BlobKind",
+    "Node",
+    "Part",
+    "Walker",
+    "images_of",
+    "is_called_attestation",
+    "nodes_of",
+    "parts_of",
+    "platform_of",
+]
 
 BlobKind = Literal["manifest", "index", "config", "layer", "blob"]
 
@@ -227,8 +237,8 @@ def images_of(node: Node) -> Iterator[Node]:
             yield each
 
 
-def nodes_of(node: Node) -> Iterator[Node]:
-    """``node`` and everything below it, each once however many ways lead to it."""
+def nodes_of(node: Node, wanted: Callable[[Node], bool] = lambda _node: True) -> Iterator[Node]:
+    """``node`` and everything below it, each once however many ways lead to it; ``wanted`` prunes child nodes."""
     stack = [node]
     seen: set[int] = set()
     while stack:
@@ -237,7 +247,7 @@ def nodes_of(node: Node) -> Iterator[Node]:
             continue
         seen.add(id(each))
         yield each
-        stack.extend(reversed(each.children))
+        stack.extend(child for child in reversed(each.children) if wanted(child))
 
 
 def parts_of(node: Node, wanted: Callable[[Node], bool] = lambda _node: True) -> Iterator[Part]:

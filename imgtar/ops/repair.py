@@ -44,8 +44,8 @@ _NOTHING = Plan((), (), (), {}, (), (), ())
 class Repair:
     """What was done, or with ``dry_run`` would be; paths are relative to the store.
 
-    ``notes_renewed`` counts false words in the caches. ``problems`` are those of the archives, ``lost`` says what a rebuilt index may lack, ``left`` is the verdict on the
-    store as it is now.
+    ``notes_renewed`` counts false words in the caches. ``problems`` are those of the archives, ``lost`` says what a
+    rebuilt index may lack, ``left`` is the verdict on the store as it is now.
     """
 
     dry_run: bool

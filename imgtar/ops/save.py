@@ -178,6 +178,7 @@ def _save(
         refuse_to_replace(target, (*options.bases, *options.receivers), store)
     source: Source = store.source(inventory)
     catalog = _chosen(store, inventory, names, options.platforms, report)
+    _takeable(catalog.roots)
     policy = Policy(platforms=options.platforms, parents="ignore", every_name=True, remake="never", every_form=True)
     if options.layers is not None:
         plan = _whole(resolve([catalog], EmptyInventory(), policy), store)
@@ -188,7 +189,6 @@ def _save(
     if there is not None:
         policy = replace(policy, remake="first")
     plan = _whole(resolve([catalog], there or EmptyInventory(), policy), store)
-    _takeable(plan)
     if len(plan.roots) > DEFAULT_LIMITS.images:
         raise UsageError(
             f"{len(plan.roots)} images are more than any reader takes in one archive ({DEFAULT_LIMITS.images})",
@@ -274,24 +274,35 @@ def _agreeing(chosen: Sequence[Candidate], names: Sequence[str], report: Report)
     What only comes along, an artifact about an image, stays behind; of two that were asked for neither may.
     """
 
-    def asked(one: Candidate) -> bool:
-        return any(is_called(one.root, text) or matches_identity(text, identities(one)) for text in names)
+    ledger = Ledger()
+    try:
+        for one in chosen:
+            ledger.enter(one.node)
+    except Refused:
+        pass  # Who it is that gives way depends on who was asked for, which takes long to find out for many.
+    else:
+        return list(chosen)
 
+    def asked(one: Candidate) -> bool:
+        own = identities(one)
+        return any(is_called(one.root, text) or matches_identity(text, own) for text in names)
+
+    wanted = list(map(asked, chosen))
     ledger = Ledger()
     kept: set[int] = set()
-    for one in sorted(chosen, key=lambda one: not asked(one)):
+    for place in sorted(range(len(chosen)), key=lambda place: not wanted[place]):
         try:
-            ledger.enter(one.node)
+            ledger.enter(chosen[place].node)
         except Refused as error:
-            title = printable(one.root.title)
-            if asked(one):
+            title = printable(chosen[place].root.title)
+            if wanted[place]:
                 message = f"{title} contradicts another image that was asked for: {error.message}"
                 hint = "save it into an archive of its own"
                 raise StoreTrouble(message, where=error.where, hint=hint) from None
             report(Event("notice", f"{title} stays behind: it contradicts what it is about: {error.message}"))
-            continue
-        kept.add(id(one))
-    return [one for one in chosen if id(one) in kept]
+        else:
+            kept.add(place)
+    return [one for place, one in enumerate(chosen) if place in kept]
 
 
 def _scratch(store: Store, path: str, stack: ExitStack) -> str:
@@ -361,9 +372,9 @@ def _whole(plan: Plan, store: Store) -> Plan:
     return plan
 
 
-def _takeable(plan: Plan) -> None:
+def _takeable(roots: Sequence[Root]) -> None:
     """Raise :class:`UsageError` for a name that no engine takes: the archive would be good for imgtar alone."""
-    for root in plan.roots:
+    for root in roots:
         for reference in root.references:
             if len(reference.repository) > LONGEST_REPOSITORY:
                 raise UsageError(

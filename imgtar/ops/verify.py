@@ -330,7 +330,7 @@ def _store(
             verdict.ballast = _ballast(source, catalog, plan, check, jobs, subset, theirs)
             report(Event("end"))
             verdict.findings += [_stray(path) for path in strays(store.layout)]
-            verdict.findings += notes.findings()
+            verdict.findings += notes.findings(caches=subset is None)
         verdict.blobs_checked, verdict.bytes_checked = check.blobs_checked, check.bytes_checked
         if fast:
             _count_documents(verdict, plan)
@@ -372,16 +372,21 @@ def _planned(catalog: Catalog) -> tuple[Catalog, Plan, list[tuple[Root, Refused]
             refused.append((root, error))
         else:
             good.append(root)
-    taken: dict[Reference, Root] = {}
+    holders: dict[Reference, list[Root]] = {}
     for place, root in enumerate(good):
+        kept = []
         for reference in root.references:
-            if taken.setdefault(reference, root) is root:
-                continue
+            alone = replace(root, references=(reference,))
+            others = holders.setdefault(reference, [])
             try:
-                planned([taken[reference], root])
+                if others:
+                    planned([*others, alone])
             except Refused as error:  # Another tool gave one name to two images.
-                good[place] = replace(root, references=tuple(one for one in root.references if one != reference))
-                refused.append((replace(root, references=(reference,)), error))
+                refused.append((alone, error))
+            else:
+                others.append(alone)
+                kept.append(reference)
+        good[place] = replace(root, references=tuple(kept))
     return *planned(good), refused
 
 
@@ -409,8 +414,8 @@ class _Notes:
         if said is not None:
             self._false.append((digest, said))
 
-    def findings(self) -> list[Finding]:
-        """What was wrong with notes, of which no harm came, and with the other caches, which are compared now."""
+    def findings(self, *, caches: bool) -> list[Finding]:
+        """What was wrong with notes, of which no harm came, and with the other ``caches``, for which all documents are read."""
         found = [
             Finding(
                 "E_STORE",
@@ -421,7 +426,7 @@ class _Notes:
             )
             for digest, said in sorted(self._false)
         ]
-        dropped = recheck_caches(self._inventory)
+        dropped = recheck_caches(self._inventory) if caches else 0
         if dropped:
             message = (
                 f"{plural(dropped, 'line')} of the caches said something else than the documents, and were dropped"
@@ -445,4 +450,6 @@ def _stray(path: str) -> Finding:
 
 
 def _in_store(finding: Finding) -> Finding:
-    return Finding("E_STORE", finding.severity, finding.subject, f"{finding.code}: {finding.message}", 7, _REPAIR)
+    return Finding(
+        "E_STORE", finding.severity, finding.subject, f"{finding.code}: {finding.message}", 7, finding.hint or _REPAIR
+    )

@@ -55,6 +55,8 @@ class StoreInventory:
         self._learned = False
         self._had: dict[Digest, bool] = {}
         self._sizes: dict[Digest, int | None] = {}
+        self._types: dict[Digest, str | None] = {}
+        self._borne_out: set[tuple[Digest, Digest]] = set()
 
     def status(self, digest: Digest) -> os.stat_result | None:
         """The file of a blob; ``None`` when there is none or it is no regular file."""
@@ -102,7 +104,7 @@ class StoreInventory:
             return None
         if measured.digest != digest:
             return None
-        self.cache.note(digest, status, measured.diff_id)
+        self._note(digest, status, measured.diff_id)
         return measured
 
     def fetch(self, descriptor: Descriptor, cap: int) -> bytes | None:
@@ -150,8 +152,13 @@ class StoreInventory:
 
     def other_diff_id(self, digest: Digest, claimed: Digest) -> Digest | None:
         """See :class:`imgtar.graph.claims.Witness`. What nobody has measured yet is not read for this."""
+        if (digest, claimed) in self._borne_out:
+            return None
         known = self._noted_diff_id(digest)
-        actual = self.measured_diff_id(digest) if known is not None and known != claimed else None
+        if known == claimed:
+            self._borne_out.add((digest, claimed))
+            return None
+        actual = self.measured_diff_id(digest) if known is not None else None
         return actual if actual != claimed else None
 
     def renew_note(self, digest: Digest, status: os.stat_result, measured: Measure) -> Digest | None:
@@ -161,12 +168,16 @@ class StoreInventory:
         """
         known = self.cache.get(digest)
         if known is None or known.look != HeldCache.look_of(status):
-            self.cache.note(digest, status, measured.diff_id)
+            self._note(digest, status, measured.diff_id)
             return None
         if measured.diff_id in (None, known.diff_id):
             return None
-        self.cache.note(digest, status, measured.diff_id)
+        self._note(digest, status, measured.diff_id)
         return known.diff_id
+
+    def _note(self, digest: Digest, status: os.stat_result, diff_id: Digest | None) -> None:
+        self.cache.note(digest, status, diff_id)
+        self._borne_out.clear()  # It may have been the old note that bore a claim out.
 
     def recheck_images(self) -> int:
         """Drop what the cache of images says otherwise than the documents do; return how many lines that were."""
@@ -190,10 +201,11 @@ class StoreInventory:
 
     def document_type(self, digest: Digest) -> str | None:
         """See :class:`imgtar.graph.inventory.Inventory`. Of what is no document only the beginning is read."""
-        if not is_object(self.layout.blob_path(digest)):
-            return None
-        raw = self.document(digest, DEFAULT_LIMITS.document)
-        return pretended(raw) if raw is not None else None
+        if digest not in self._types:
+            may_be = is_object(self.layout.blob_path(digest))
+            raw = self.document(digest, DEFAULT_LIMITS.document) if may_be else None
+            self._types[digest] = pretended(raw) if raw is not None else None
+        return self._types[digest]
 
     def layer_for(self, diff_id: Digest) -> Descriptor | None:
         """A held layer with that diff ID: plain first, then compressed ones, each proved."""

@@ -159,7 +159,8 @@ def _no_word_for_another(roots: Iterable[Root], where: str) -> None:
             other = named.get(read)
             if other is not None and _identity(other) != _identity(root):
                 message = f"podman and Docker read {shown(word)} as {read.familiar}, which is another image here"
-                raise Refused("E_NAME", message, where=where, hint=f"load one of them by its ID: {_identity(root)}")
+                hint = "make the archive again, with a name and a tag for each image"
+                raise Refused("E_NAME", message, where=where, hint=hint)
 
 
 def _identity(root: Root) -> Digest | None:
@@ -251,7 +252,10 @@ class _Views:
                 self._shows_another_platform(image, place, nodes[place])
                 for path in self._lost_layers(image, node):
                     self._warn("E_MISSING", self._title(image), self._lost(path))
-                roots[place] = self._with_names(roots[place], image)
+                if nodes[place] is node:
+                    roots[place] = self._with_names(roots[place], image)
+                else:
+                    self._beside_its_index(image, node, roots, nodes)
         return _one_each([self._from_other_names(root) for root in roots], self._members.label, self._limits)
 
     def _enter(self, roots: Sequence[Root], nodes: Sequence[Node | None]) -> None:
@@ -357,6 +361,17 @@ class _Views:
                     "the one for their machine"
                 )
                 self._findings.append(Finding("E_TYPE", "info", self._title(image), message))
+
+    def _beside_its_index(
+        self, image: DockerImage, node: Node | None, roots: list[Root], nodes: list[Node | None]
+    ) -> None:
+        """A name that only ``manifest.json`` knows stands for the image that it is given to, not for the index around it."""
+        extra = tuple(one for one in image.references if one not in self._named)
+        if extra and node is not None:
+            labels = tuple(reference.familiar for reference in extra)
+            roots.append(Root(node.descriptor, labels, extra, image.parent))
+            nodes.append(node)
+            self._spoken.update(extra)
 
     def _lost(self, path: str) -> str:
         return f"manifest.json names {shown(path)}, which is not there; index.json is whole and is believed"

@@ -44,6 +44,8 @@ def whole_file(path: str) -> Iterator[int]:
     if os.path.isdir(path):
         raise UsageError(f"{shown(path)} is a directory", hint="give a file name")
     if os.path.exists(path) and not os.path.isfile(path):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            raise UsageError(f"{shown(path)} is a socket", hint="give a file name, or -o - for a pipe")
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             yield fd

@@ -86,13 +86,12 @@ def test_h280_blobs_that_nobody_refers_to_are_not_decompressed_without_end(
     for command, form in (("load", "file"), ("verify", "file"), ("inspect", "pipe"), ("plan", "pipe")):
         assert world.run(command, data, form).status == 0
     # Where documents come last, nobody knows yet what is needed: what goes over the budget has no diff ID.
-    for command in ("load", "verify"):
-        done = world.run(command, data, "pipe", "--json")
-        assert done.status == (5 if place == "before" else 0), done
-        assert (b"E_LIMIT" in done.stdout) == (place == "before")
-    for command in ("load", "verify", "inspect"):
-        assert world.run(command, data, "zstd").status in (0, 5)
-        assert world.run(command, gzip.compress(data), "pipe").status in (0, 5)
+    for command, expected in (("load", 5), ("verify", 5), ("inspect", 0)):
+        status = expected if place == "before" else 0
+        for raw, form in ((data, "pipe"), (data, "zstd"), (gzip.compress(data), "pipe")):
+            done = world.run(command, raw, form, "--json")
+            assert done.status == status, done
+            assert (b"E_LIMIT" in done.stdout) == (status == 5)
 
 
 def test_h280_layers_of_one_image_that_are_each_below_the_limit_are_refused_together(bomb: bytes, world: World) -> None:
@@ -174,13 +173,11 @@ def labelled(images: int, labels: int, text: str) -> bytes:
 
 
 @pytest.mark.parametrize(("labels", "text"), [(60_000, "x" * 24), (1, "\U0001f600" * (1 << 19))], ids=["many", "long"])
-def test_h281_many_images_with_many_labels_are_refused_or_read_in_little_memory(
-    labels: int, text: str, world: World
-) -> None:
+def test_h281_many_images_with_many_labels_are_read_in_little_memory(labels: int, text: str, world: World) -> None:
     data = labelled(20, labels, text)
     assert len(data) < 1 << 20
     for command, form in (("load", "file"), ("plan", "file"), ("verify", "pipe"), ("inspect", "file")):
-        assert world.run(command, data, form, "--json").status in (0, 5)
+        assert world.run(command, data, form, "--json").status == 0
 
 
 def test_h281_one_config_that_a_thousand_images_name_is_read_once(world: World) -> None:

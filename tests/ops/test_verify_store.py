@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from tests.builders.images import make_image, oci_archive
 from tests.conftest import Imgtar
 from tests.ops.rotten import APP, ARCHIVE, BASE, archive_of, blob, sectors, spoil
 
@@ -51,3 +54,26 @@ def test_a_part_that_is_none_is_refused(filled: Imgtar, text: str) -> None:
 
 def test_a_part_is_for_the_store(filled: Imgtar) -> None:
     assert filled("verify", "--subset", "1/2", archive_of(filled, ARCHIVE)).code == 2
+
+
+@pytest.mark.parametrize("names", [["a:1"], ["a:1", "b:1"]], ids=" ".join)
+def test_names_that_another_tool_gave_to_several_images_are_told_and_all_are_proved(
+    imgtar: Imgtar, names: list[str]
+) -> None:
+    # The second shares the names with the first, for it is for another platform; the third can share them with neither.
+    platforms = ["linux/amd64", "linux/arm64", "linux/arm64"]
+    images = [make_image(f"{at}:1", 1, platform, seed=at) for at, platform in enumerate(platforms)]
+    imgtar.load(oci_archive(images)).ok()
+    path = imgtar.store / "index.json"
+    index = json.loads(path.read_bytes())
+    index["manifests"] = [
+        {**entry, "annotations": {"org.opencontainers.image.ref.name": name}}
+        for entry in index["manifests"]
+        for name in names
+    ]
+    path.write_bytes(json.dumps(index).encode())
+    done = imgtar("verify", "--json")
+    assert done.code == 7, done.errors
+    rows = done.json()["archives"][0]["images"]
+    assert {row["image_id"] for row in rows if row["ok"]} == {image.image_id for image in images}
+    assert sorted(name for row in rows if not row["ok"] for name in row["names"]) == names

@@ -10,6 +10,7 @@ import pytest
 from tests.builders.images import (
     Files,
     Member,
+    blob_name,
     dir_files,
     docker_files,
     dumps,
@@ -251,6 +252,26 @@ def test_an_index_may_list_the_image_of_another_entry(imgtar: Imgtar) -> None:
     again = imgtar.home / "again"
     imgtar("load", "-i", imgtar.home / "saved.tar", store=again).ok()
     assert imgtar("save", "-o", "-", "other:2", "multi:1", store=again).ok().out == saved
+
+
+def test_a_name_that_only_manifest_json_knows_is_that_of_the_image_and_not_of_the_index_around_it(
+    imgtar: Imgtar,
+) -> None:
+    one, other = make_image("app:1", seed=1), make_image("app:1", platform="linux/arm64", seed=2)
+    files = oci_layout([(make_index(one, other), ["app:1"])], hybrid=True)
+    items = [
+        {"Config": blob_name(image.image_id), "RepoTags": [name], "Layers": [blob_name(x.digest) for x in image.layers]}
+        for image, name in ((one, "app:1"), (other, "new:1"))
+    ]
+    imgtar.load(files.put("manifest.json", dumps(items)).tar()).ok()
+    rows = {(row["name"], row["image_id"]) for row in imgtar.images()}
+    assert rows == {("app:1", one.image_id), ("app:1", other.image_id), ("new:1", other.image_id)}
+    saved = imgtar("save", "-o", "-", "app:1", "new:1").ok().out
+    (imgtar.home / "saved.tar").write_bytes(saved)
+    imgtar("verify", imgtar.home / "saved.tar").ok()
+    again = imgtar.home / "again"
+    imgtar("load", "-i", imgtar.home / "saved.tar", store=again).ok()
+    assert {(row["name"], row["image_id"]) for row in imgtar.images(store=again)} == rows
 
 
 def test_names_of_both_views_are_joined(imgtar: Imgtar) -> None:
