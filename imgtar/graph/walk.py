@@ -125,7 +125,7 @@ class Walker:
         kind = self._library.kind(descriptor)
         role = "index" if mediatype.is_index(kind) else "manifest" if mediatype.is_manifest(kind) else "blob"
         self._note(descriptor, role)
-        key = (descriptor.digest, _platform_key(descriptor))
+        key = (descriptor.digest, _said_of(descriptor))
         node = self._done.get(key)
         if node is None:
             node = self._grow(descriptor, role, depth)
@@ -197,9 +197,10 @@ class Walker:
             raise Refused("E_TYPE", message, where=str(descriptor.digest))
 
 
-def _platform_key(descriptor: Descriptor) -> str:
-    # The same manifest may stand under two platforms; what a node is depends on the attestation marks of its descriptor.
-    return f"{descriptor.platform}|{is_called_attestation(descriptor)}"
+def _said_of(descriptor: Descriptor) -> str:
+    # The same manifest may stand under two platforms; what a node is depends on the attestation marks of its descriptor,
+    # and a media type that the document denies is wrong whoever was asked first.
+    return f"{descriptor.media_type}|{descriptor.platform}|{is_called_attestation(descriptor)}"
 
 
 _AGAIN = "make the archive again from its source, and do not trust this one"
