@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from imgtar.blob.compression import Compression, sniff
+from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
 from imgtar.blob.measure import Measure, is_archive
+from imgtar.blob.stream import Peeked, Readable
 from imgtar.errors import Refused
 from imgtar.graph.plan import Write
 from imgtar.text import printable, shown
 
-__all__ = ["posing", "prove", "prove_head"]
+__all__ = ["posing", "prove", "prove_beginning"]
 
 
 def prove(write: Write, measured: Measure, where: str) -> None:
@@ -36,15 +37,14 @@ def prove(write: Write, measured: Measure, where: str) -> None:
         raise _diff_id_mismatch(write, measured.diff_id, where)
 
 
-def prove_head(write: Write, head: bytes, where: str) -> None:
-    """Raise :class:`Refused` when the first block of a layer shows already that :func:`prove` will."""
-    if write.inert and is_archive(head):
-        raise posing(write, f"{where}: {write.title}")
-    if (
-        write.diff_id not in (None, write.digest)
-        and write.digest.algorithm == "sha256"
-        and sniff(head) is Compression.NONE
-    ):
+def prove_beginning(write: Write, content: Readable, where: str) -> None:
+    """Raise :class:`Refused` when the beginning of a layer shows already that :func:`prove` will."""
+    if write.inert:
+        if is_archive(content, where):
+            raise posing(write, f"{where}: {write.title}")
+        return
+    told = write.diff_id is not None and write.diff_id != write.digest and write.digest.algorithm == "sha256"
+    if told and sniff(Peeked(content, SNIFF_BYTES).head) is Compression.NONE:
         raise _diff_id_mismatch(write, write.digest, where)
 
 

@@ -8,17 +8,17 @@ from contextlib import suppress
 from typing import Protocol
 
 from imgtar.blob.compression import Compression, sniff
-from imgtar.blob.decompress import decompressing
+from imgtar.blob.decompress import decompressing, plain
 from imgtar.blob.lanes import ReadAhead, WriteBehind
 from imgtar.blob.stream import BUFFER_SIZE, Peeked, Readable
-from imgtar.blob.tar_header import BLOCK, parse_header
+from imgtar.blob.tar_header import BLOCK
 from imgtar.errors import LocalTrouble, Refused
 from imgtar.frozen import frozen
 from imgtar.model.budget import Budget
 from imgtar.model.digest import Digest
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["Measure", "Window", "buffer", "is_archive", "measure"]
+__all__ = ["Measure", "Window", "begins_a_tar", "buffer", "is_archive", "measure"]
 
 _buffers = threading.local()
 _LANE_DEPTH = 4
@@ -42,7 +42,7 @@ class Measure:
 
     ``fault`` is set instead of ``diff_id`` when the content looks compressed but cannot be decompressed to its end:
     that matters only to those who need the diff ID. ``plain_size`` counts the bytes that ``diff_id`` is the digest of.
-    ``archive`` tells whether an engine could unpack it as a layer, by its first bytes.
+    ``archive`` tells whether an engine could unpack it as a layer, by the beginning of what is in it.
     """
 
     digest: Digest
@@ -214,48 +214,59 @@ def measure(
     hasher = Digest(algorithm, "").hasher()
     head = Peeked(content, BLOCK)
     compression = sniff(head.head)
-    archive = is_archive(head.head)
-    plain = compression is Compression.NONE
+    archive = begins_a_tar(head.head)
+    is_plain = compression is Compression.NONE
     # Diff IDs are sha256 whatever algorithm names the blob: plain content under another name is hashed twice.
-    plain_hasher = Digest("sha256", "").hasher() if plain and algorithm != "sha256" else None
+    plain_hasher = Digest("sha256", "").hasher() if is_plain and algorithm != "sha256" else None
     update = hasher.update if plain_hasher is None else _both(hasher.update, plain_hasher.update)
     flow: _Flow = _OneHand(head, update, write, progress)
     if lanes:
         with suppress(*_NO_LANES):
-            flow = _Lanes(head, update, write, progress, caller=plain)
+            flow = _Lanes(head, update, write, progress, caller=is_plain)
     diff_id: Digest | None = None
     plain_size: int | None = None
     fault: Refused | None = None
     try:
-        if diff and not plain:
+        if diff and not is_plain:
             try:
-                diff_id, plain_size = _decompressed(flow, compression, where, limits, budget, lanes=lanes)
+                diff_id, plain_size, archive = _decompressed(flow, compression, where, limits, budget, lanes=lanes)
             except Refused as error:
                 if error.code not in ("E_COMPRESS", "E_LIMIT"):
                     raise
                 fault = error
+                archive = error.code == "E_LIMIT"  # Nobody has looked; what cannot be decompressed nobody unpacks.
         flow.drain()
     finally:
         flow.close()
     digest = Digest.from_hex(hasher.hexdigest(), algorithm)
-    if plain:
+    if is_plain:
         diff_id = Digest.from_hex(plain_hasher.hexdigest()) if plain_hasher is not None else digest
         plain_size = flow.size
     return Measure(digest, flow.size, compression, diff_id, fault, plain_size, archive)
 
 
-def is_archive(head: bytes) -> bool:
-    """Whether an engine could unpack what begins with ``head``, its first block, as a layer.
-
-    That is what is compressed, a tar, or an empty one: no bytes at all, or the zeros of its end.
-    """
-    if sniff(head) is not Compression.NONE or not head.strip(b"\0"):
-        return True
+def is_archive(content: Readable, where: str = "", limits: Limits = DEFAULT_LIMITS) -> bool:
+    """Whether an engine could unpack ``content`` as a layer. Reads no more than the beginning."""
     try:
-        parse_header(head.ljust(BLOCK, b"\0"), 0)
+        return begins_a_tar(Peeked(plain(content, where=where, limits=limits), BLOCK).head)
     except Refused as error:
-        return error.code != "E_HEADER"
-    return True
+        return error.code != "E_COMPRESS"  # What cannot be decompressed nobody unpacks.
+
+
+def begins_a_tar(head: bytes) -> bool:
+    """Whether Go's archive/tar reads a tar that begins with ``head``, its first block: also an empty one.
+
+    That is no bytes at all, or the zeros of the end. It is more lenient than imgtar's own reader: the checksum may be the
+    sum of signed bytes, and may have blanks around it; the rest of the header does not matter (reader.go, format.go).
+    """
+    if not head.strip(b"\0"):
+        return True
+    block = head.ljust(BLOCK, b"\0")
+    digits = block[148:156].strip(b" \0")
+    if len(head) < BLOCK or not digits or digits.strip(b"01234567"):
+        return False
+    rest = block[:148] + b" " * 8 + block[156:]
+    return int(digits, 8) in (sum(rest), sum(rest) - 256 * sum(byte > 127 for byte in rest))
 
 
 def _both(one: _Update, other: _Update) -> _Update:
@@ -268,25 +279,27 @@ def _both(one: _Update, other: _Update) -> _Update:
 
 def _decompressed(
     flow: _Flow, compression: Compression, where: str, limits: Limits, budget: Budget | None, *, lanes: bool
-) -> tuple[Digest, int]:
+) -> tuple[Digest, int, bool]:
+    """The diff ID, the size, and whether it is an archive."""
     hasher, size = Digest("sha256", "").hasher(), 0
     limit = limits.layer_uncompressed
-    plain = decompressing(flow, compression, where=where, limits=limits, limit=limit, budget=budget)
+    content = Peeked(decompressing(flow, compression, where=where, limits=limits, limit=limit, budget=budget), BLOCK)
+    archive = begins_a_tar(content.head)
     ahead = None
     if lanes:
         with suppress(*_NO_LANES):
-            ahead = ReadAhead(plain)
+            ahead = ReadAhead(content)
     if ahead is None:
         view = buffer()
-        while count := plain.readinto(view):
+        while count := content.readinto(view):
             hasher.update(view[:count])
             size += count
-        return Digest.from_hex(hasher.hexdigest()), size
+        return Digest.from_hex(hasher.hexdigest()), size, archive
     try:
         while True:
             view, count = ahead.take()
             if not count:
-                return Digest.from_hex(hasher.hexdigest()), size
+                return Digest.from_hex(hasher.hexdigest()), size, archive
             hasher.update(view[:count])
             size += count
             ahead.release(view)

@@ -7,7 +7,8 @@ internal/pkg/platform/platform_matcher.go and manifest/oci_index.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from imgtar.errors import Refused
 from imgtar.frozen import frozen
@@ -46,34 +47,33 @@ class Choice:
         return ", ".join(f"{engine} takes {node.descriptor.digest}" for engine, node in self.by.items())
 
 
-def choices(images: Sequence[Node]) -> Iterator[Choice]:
-    """What engines take of ``images``, those of one index in its order; first on linux/amd64, if one is for that."""
-    # One without its config runs nowhere: it was not shipped, or is damaged, and that is said elsewhere.
-    shelf = _Shelf([node for node in images if node.config is not None])
+def choices(root: Node, wanted: Callable[[Node], bool] = lambda _: True) -> Iterator[Choice]:
+    """What engines take of the ``wanted`` images at or below ``root``: first on linux/amd64, then for what else is there."""
+    shelf = _Shelf(root, wanted)
     # Which Windows image is taken depends on the build of the host as well.
-    order = sorted(shelf.architectures, key=lambda architecture: architecture != _AMD64.architecture)
+    order = dict.fromkeys((_AMD64.architecture, *shelf.architectures))
     return (_on(Platform(_AMD64.os, architecture), shelf) for architecture in order)
 
 
-def preferred(images: Sequence[Node]) -> Node:
-    """The one of ``images`` to show where only one can be: what engines take on linux/amd64, else the first."""
-    first = next(choices(images), None)
-    taken = list(first.by.values()) if first is not None and first.platform == _AMD64 else []
-    return taken[0] if taken else images[0]
+def preferred(root: Node, wanted: Callable[[Node], bool] = lambda _: True) -> Node | None:
+    """The image to show where only one can be: what engines take on linux/amd64, else the first; ``None`` without any."""
+    first = next(choices(root, wanted))
+    return next(iter(first.by.values()), None)
 
 
 def one_image_for_each_platform(root: Node) -> None:
     """Refuse an index of which engines would take different images (``E_TYPE``).
 
-    That is one with two images for one platform, and one in which the rules of engines come to different images on the
-    machine that counts most. One image in several forms, as its ID says, is no question.
+    That is one with two images for one platform, and one in which the rules of engines come to different images on
+    linux/amd64, or, with nothing for that, on the first platform that is there. One image in several forms, as its ID
+    says, is no question.
     """
     every = list(nodes_of(root))
     images = [node for node in every if node.is_image]
     if len({_image_id(node) for node in images}) < 2:
         return
     for node in every:
-        if node.index is not None and node.descriptor.platform is not None:
+        if node is not root and node.index is not None and node.descriptor.platform is not None:
             # containerd and podman look at that before they go in, Docker does not.
             name = printable(str(node.descriptor.platform))
             raise _refused(f"the index {node.descriptor.digest} inside it is itself given a platform, {name}", root)
@@ -88,10 +88,16 @@ def one_image_for_each_platform(root: Node) -> None:
             name = printable(str(platform.normalized()))
             found = f"{other.descriptor.digest} and {image.descriptor.digest}"
             raise _refused(f"the index has two images for {name}: {found}", root)
-    first = next(choices(images), None)
-    if first is not None and not first.agreed:
-        message = f"engines on {printable(str(first.platform))} would take different images: {first.listing}"
-        raise _refused(message, root)
+    here = any(_is_for(node, _AMD64.architecture) for node in images)
+    for choice in islice(choices(root), 1 if here else 2):
+        if not choice.agreed:
+            message = f"engines on {printable(str(choice.platform))} would take different images: {choice.listing}"
+            raise _refused(message, root)
+
+
+def _is_for(node: Node, architecture: str) -> bool:
+    platform = platform_of(node)
+    return platform is not None and platform.normalized().architecture == architecture
 
 
 def _refused(message: str, root: Node) -> Refused:
@@ -104,90 +110,91 @@ def _image_id(node: Node) -> Digest:
     return node.manifest.config.digest
 
 
-@frozen
-class _Entry:
-    """An image in its place, with the platforms that its descriptor and its config say, normalised."""
-
-    place: int
-    node: Node
-    said: Platform | None
-    own: Platform | None
-
-
 class _Shelf:
     """Images by the architecture that they are for: an index may have thousands, each for another."""
 
-    def __init__(self, images: Sequence[Node]) -> None:
-        self.entries: list[_Entry] = []
+    def __init__(self, root: Node, wanted: Callable[[Node], bool]) -> None:
+        self.root = root
+        # One without its config runs nowhere: it was not shipped, or is damaged, and that is said elsewhere.
+        self.images = [node for node in nodes_of(root) if node.is_image and node.config is not None and wanted(node)]
+        self.place = {id(node): place for place, node in enumerate(self.images)}
         self.architectures: dict[str, None] = {}
-        self._by_said: dict[str, list[_Entry]] = {}
-        self._by_own: dict[str, list[_Entry]] = {}
-        self.unsaid: list[_Entry] = []
-        for place, node in enumerate(images):
-            said = node.descriptor.platform
-            config = node.config.platform if node.config is not None else None
-            own = config.normalized() if config is not None else None
-            entry = _Entry(place, node, said.normalized() if said is not None else None, own)
-            self.entries.append(entry)
-            if entry.said is None:
-                self.unsaid.append(entry)
-            for platform, table in ((entry.said, self._by_said), (own, self._by_own)):
-                if platform is not None and platform.os == _AMD64.os and platform.architecture:
-                    self.architectures.setdefault(platform.architecture)
-                    table.setdefault(platform.architecture, []).append(entry)
+        self._said: dict[tuple[int, str], list[tuple[Platform, Node]]] = {}
+        self._own: dict[str, list[tuple[Platform, Node]]] = {}
+        for above in nodes_of(root):
+            for node in above.children:
+                if id(node) in self.place and node.descriptor.platform is not None:
+                    platform = node.descriptor.platform.normalized()
+                    self._enter(platform, node, self._said.setdefault((id(above), platform.architecture), []))
+        for node in self.images:
+            if node.config is not None:
+                platform = node.config.platform.normalized()
+                self._enter(platform, node, self._own.setdefault(platform.architecture, []))
 
-    def said(self, architectures: Iterable[str]) -> Iterator[_Entry]:
-        """Those whose descriptor names one of the architectures."""
-        return (entry for one in architectures for entry in self._by_said.get(one, ()))
+    def _enter(self, platform: Platform, node: Node, table: list[tuple[Platform, Node]]) -> None:
+        if platform.os == _AMD64.os and platform.architecture:
+            self.architectures.setdefault(platform.architecture)
+            table.append((platform, node))
 
-    def own(self, architectures: Iterable[str]) -> Iterator[_Entry]:
-        """Those whose config names one of the architectures."""
-        return (entry for one in architectures for entry in self._by_own.get(one, ()))
+    def said(self, above: Node, machine: Platform) -> list[tuple[Platform, Node]]:
+        """Those that an index itself lists, by the platform of their descriptor."""
+        return [pair for one in _architectures(machine) for pair in self._said.get((id(above), one), ())]
 
+    def own(self, machine: Platform) -> list[tuple[Platform, Node]]:
+        """All images at any depth, by the platform of their config."""
+        return [pair for one in _architectures(machine) for pair in self._own.get(one, ())]
 
-def _on(machine: Platform, shelf: _Shelf) -> Choice:
-    taken = {
-        "containerd": _by_descriptor(machine, shelf),
-        "Docker with the containerd store": _by_config(machine, shelf),
-        "podman": _by_letter(machine, shelf),
-    }
-    return Choice(machine, {engine: entry.node for engine, entry in taken.items() if entry is not None})
+    def best(self, pairs: Iterable[tuple[Platform, Node]], machine: Platform) -> Node | None:
+        """The one whose platform is the best for the machine, of equals the first."""
+        runs = _runs(machine)
+        ranked = [
+            (runs.index((platform.architecture, platform.variant)), self.place[id(node)], node)
+            for platform, node in pairs
+            if (platform.architecture, platform.variant) in runs
+        ]
+        return min(ranked, key=lambda one: one[:2])[2] if ranked else None
 
 
 def _runs(machine: Platform) -> tuple[tuple[str, str], ...]:
     return _RUNS.get(machine.architecture, ((machine.architecture, ""),))
 
 
-def _best(ranked: Iterable[tuple[_Entry, Platform | None]], machine: Platform) -> _Entry | None:
-    """The entry whose platform is the best for the machine, of equals the first."""
-    runs = _runs(machine)
-    fitting = [
-        (runs.index((platform.architecture, platform.variant)), entry.place, entry)
-        for entry, platform in ranked
-        if platform is not None and (platform.architecture, platform.variant) in runs
-    ]
-    return min(fitting, key=lambda one: one[:2])[2] if fitting else None
+def _architectures(machine: Platform) -> dict[str, None]:
+    return dict.fromkeys(architecture for architecture, _ in _runs(machine))
 
 
-def _by_descriptor(machine: Platform, shelf: _Shelf) -> _Entry | None:
-    """containerd: the platform of the descriptor, normalised, the best first; without one that of the config, last."""
-    architectures = dict.fromkeys(architecture for architecture, _ in _runs(machine))
-    said = _best(((entry, entry.said) for entry in shelf.said(architectures)), machine)
+def _on(machine: Platform, shelf: _Shelf) -> Choice:
+    taken = {
+        "containerd": _by_descriptor(machine, shelf.root, shelf),
+        "Docker with the containerd store": _by_config(machine, shelf),
+        "podman": _by_letter(machine, shelf.root, shelf),
+    }
+    return Choice(machine, {engine: node for engine, node in taken.items() if node is not None})
+
+
+def _by_descriptor(machine: Platform, above: Node, shelf: _Shelf) -> Node | None:
+    """containerd: the platform of the descriptor, normalised, the best first; else the first entry without one.
+
+    Of that the config must fit, and no other entry is tried.
+    """
+    said = shelf.best(shelf.said(above, machine), machine)
     if said is not None:
         return said
-    return _best(((entry, entry.own) for entry in shelf.own(architectures) if entry.said is None), machine)
+    first = _first_unsaid(above, shelf)
+    if first is None or first.index is not None:
+        return _by_descriptor(machine, first, shelf) if first is not None else None
+    return shelf.best([(first.config.platform.normalized(), first)], machine) if first.config is not None else None
 
 
-def _by_config(machine: Platform, shelf: _Shelf) -> _Entry | None:
+def _by_config(machine: Platform, shelf: _Shelf) -> Node | None:
     """Docker with the containerd store: the platform of the config, whatever the descriptor says.
 
     It is normalised: x86_64, another case and no system at all mean the same to it; i386 was not taken for 386. Docker 26
     takes the first that the machine runs at all, and the first of all when it runs none. Here it is the best that the
     machine runs: else the 386 of an honest index that is sorted by name would be in the way of its amd64.
     """
-    architectures = dict.fromkeys(architecture for architecture, _ in _runs(machine))
-    best = _best(((entry, entry.own) for entry in shelf.own(architectures) if not _says_i386(entry.node)), machine)
-    return best or next(iter(shelf.entries), None)
+    best = shelf.best((pair for pair in shelf.own(machine) if not _says_i386(pair[1])), machine)
+    return best or next(iter(shelf.images), None)
 
 
 def _says_i386(node: Node) -> bool:
@@ -195,15 +202,30 @@ def _says_i386(node: Node) -> bool:
     return own is not None and own.architecture != "386" and own.normalized().architecture == "386"
 
 
-def _by_letter(machine: Platform, shelf: _Shelf) -> _Entry | None:
-    """podman, skopeo, buildah: the descriptor to the letter, never normalised; then the first without a platform."""
+def _by_letter(machine: Platform, above: Node, shelf: _Shelf) -> Node | None:
+    """podman, skopeo, buildah: the descriptor to the letter, never normalised; else the first entry without a platform."""
     written = {
-        platform.variant: entry
-        for entry in reversed(list(shelf.said([machine.architecture])))
-        if (platform := entry.node.descriptor.platform) is not None
+        platform.variant: node
+        for _, node in reversed(shelf.said(above, machine))
+        if (platform := node.descriptor.platform) is not None
         and (platform.os, platform.architecture) == (machine.os, machine.architecture)
     }
     for variant in _LITERAL.get(machine.architecture, ("",)):
         if variant in written:
             return written[variant]
-    return next(iter(shelf.unsaid), None)
+    first = _first_unsaid(above, shelf)
+    return _by_letter(machine, first, shelf) if first is not None and first.index is not None else first
+
+
+def _first_unsaid(above: Node, shelf: _Shelf) -> Node | None:
+    """The first entry of an index without a platform, an image or another index; the image itself where there is no index."""
+    if above.index is None:
+        return above if id(above) in shelf.place else None
+    return next(
+        (
+            node
+            for node in above.children
+            if node.descriptor.platform is None and (node.index is not None or id(node) in shelf.place)
+        ),
+        None,
+    )

@@ -140,12 +140,14 @@ class Library:
             descriptor, "index", lambda raw, what: documents.parse_index(raw, descriptor.media_type, what, self._limits)
         )
 
-    def config(self, descriptor: Descriptor) -> ImageConfig | None:
+    def config(self, descriptor: Descriptor, *, typed: bool = True) -> ImageConfig | None:
         """The image config behind ``descriptor``, or ``None`` when its bytes are not here.
+
+        Raises ``E_TYPE`` when it is ``typed`` and its media type is that of something else.
 
         A library with a budget keeps neither labels nor the texts of the history; see :meth:`whole_config`.
         """
-        if not mediatype.is_image_config(descriptor.media_type):
+        if typed and not mediatype.is_image_config(descriptor.media_type):
             message = f"{shown(descriptor.media_type)} is not an image config"
             raise Refused("E_TYPE", message, where=str(descriptor.digest))
         return self._config(descriptor)

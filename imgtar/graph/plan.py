@@ -78,6 +78,11 @@ class Write:
     inert: bool = False
 
     @property
+    def looks_inside(self) -> bool:
+        """Whether compressed bytes have to be decompressed to prove it."""
+        return self.diff_id is not None or self.inert
+
+    @property
     def source(self) -> Digest:
         """The blob whose bytes are read: itself, or the one that it is made from."""
         return self.made_from.digest if self.made_from is not None else self.digest

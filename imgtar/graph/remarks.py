@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from imgtar.graph.catalog import Root
 from imgtar.graph.choice import choices
 from imgtar.graph.finding import Finding
-from imgtar.graph.walk import Node, Part, nodes_of
+from imgtar.graph.walk import Node, Part
 from imgtar.model.digest import Digest
 from imgtar.text import plural, printable
 
@@ -28,8 +27,7 @@ def root_remarks(node: Node, root: Root) -> Iterator[Finding]:
             )
             hint = "give it a shorter one: --tag OLD=NEW"
             yield Finding("E_NAME", "warning", printable(reference.familiar, limit=400), message, hint=hint)
-    images = [one for one in nodes_of(node) if one.is_image]
-    for choice in islice(choices(images), 1, None) if len(images) > 1 else ():
+    for choice in choices(node) if node.index is not None else ():
         if not choice.agreed:
             message = (
                 f"{printable(root.title)}: engines on {choice.platform} would take different images: {choice.listing}"

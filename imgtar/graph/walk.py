@@ -107,7 +107,7 @@ class Walker:
     def __init__(self, library: Library, limits: Limits = DEFAULT_LIMITS) -> None:
         self._library = library
         self._limits = limits
-        self._done: dict[tuple[Digest, str], Node] = {}
+        self._done: dict[tuple[Digest, str, Platform | None, bool], Node] = {}
         self._roles: dict[Digest, str] = {}
         self._sizes: dict[Digest, int] = {}
         self._visited = 0
@@ -125,7 +125,9 @@ class Walker:
         kind = self._library.kind(descriptor)
         role = "index" if mediatype.is_index(kind) else "manifest" if mediatype.is_manifest(kind) else "blob"
         self._note(descriptor, role)
-        key = (descriptor.digest, _said_of(descriptor))
+        # The same manifest may stand under two platforms; what a node is depends on the marks of its descriptor, and a media
+        # type that the document denies is wrong whoever was asked first.
+        key = (descriptor.digest, descriptor.media_type, descriptor.platform, is_called_attestation(descriptor))
         node = self._done.get(key)
         if node is None:
             node = self._grow(descriptor, role, depth)
@@ -162,23 +164,28 @@ class Walker:
     def _as_image(self, descriptor: Descriptor, manifest: Manifest) -> Node:
         """The node of a manifest with its config when that makes an image of it.
 
-        containerd looks at no media type here, podman at that of the config only (found by trying both): so an image is
-        what has the config of one, and layers that are archives.
+        Found by trying: containerd looks at no media type of a config, only at its content, and podman at none of a layer,
+        only at its bytes. Both take what has no media type, and podman every config below a manifest of Docker's. So below the config of an image layers of another kind must not
+        be archives, and below another config layers make an image if that has the content of a config.
         """
-        count, named = len(manifest.layers), mediatype.is_image_config(manifest.config.media_type)
-        if named and (manifest.is_image or manifest.mixed):
-            config = self._library.config(manifest.config)
+        count, kind = len(manifest.layers), manifest.config.media_type
+        # Of Docker's own manifests podman takes every config for that of an image.
+        named = mediatype.is_image_config(kind) or not kind or manifest.media_type == mediatype.DOCKER_MANIFEST
+        if not all(_is_taken_for_layer(layer) for layer in manifest.layers):
+            if not named:
+                return Node(descriptor, manifest=manifest)  # No engine runs layers of another kind below that.
+            if mediatype.is_image_config(kind) and manifest.mixed:
+                config = self._library.config(manifest.config)
+                if config is not None and len(config.diff_ids) != count:
+                    raise _miscounted(descriptor, config, count)
+            return Node(descriptor, manifest=manifest, lookalike=True)
+        if mediatype.is_image_config(kind) or (named and count):
+            config = self._library.config(manifest.config, typed=False)
         else:
             config = self._library.unnamed_config(manifest.config) if count else None
-            if config is None:
-                return Node(descriptor, manifest=manifest)
-        layers = manifest.is_image or all(mediatype.is_layer(layer.media_type) for layer in manifest.layers)
-        if config is not None and len(config.diff_ids) != count and (layers or manifest.mixed):
-            message = f"the manifest has {count} layers, its config {len(config.diff_ids)} diff IDs"
-            raise Refused("E_DIFFID", message, where=str(descriptor.digest))
-        if layers:
-            return Node(descriptor, manifest=manifest, config=config)
-        return Node(descriptor, manifest=manifest, lookalike=config is not None)
+        if config is not None and len(config.diff_ids) != count:
+            raise _miscounted(descriptor, config, count)
+        return Node(descriptor, manifest=manifest, config=config)
 
     def _note(self, descriptor: Descriptor, role: str) -> None:
         self._visited += 1
@@ -197,10 +204,13 @@ class Walker:
             raise Refused("E_TYPE", message, where=str(descriptor.digest))
 
 
-def _said_of(descriptor: Descriptor) -> str:
-    # The same manifest may stand under two platforms; what a node is depends on the attestation marks of its descriptor,
-    # and a media type that the document denies is wrong whoever was asked first.
-    return f"{descriptor.media_type}|{descriptor.platform}|{is_called_attestation(descriptor)}"
+def _miscounted(descriptor: Descriptor, config: ImageConfig, count: int) -> Refused:
+    message = f"the manifest has {count} layers, its config {len(config.diff_ids)} diff IDs"
+    return Refused("E_DIFFID", message, where=str(descriptor.digest))
+
+
+def _is_taken_for_layer(layer: Descriptor) -> bool:
+    return not layer.media_type or mediatype.is_layer(layer.media_type)
 
 
 _AGAIN = "make the archive again from its source, and do not trust this one"
@@ -270,7 +280,7 @@ def _own_parts(node: Node) -> Iterable[Part]:
         diff_ids: Sequence[Digest | None] = node.diff_ids or [None] * len(node.manifest.layers)
         for position, (layer, diff_id) in enumerate(zip(node.manifest.layers, diff_ids, strict=True), 1):
             foreign = mediatype.is_foreign_layer(layer.media_type)
-            inert = node.lookalike and not mediatype.is_layer(layer.media_type)
+            inert = node.lookalike and not _is_taken_for_layer(layer)
             parts.append(Part(layer, "layer", node, diff_id, position, foreign, inert))
         parts.append(Part(node.manifest.config, "config", node))
     kind: BlobKind = "index" if node.index is not None else "blob" if node.opaque else "manifest"

@@ -20,6 +20,8 @@ __all__ = ["fold", "parse_json"]
 
 _MAPS = frozenset(("annotations", "labels", "exposedports", "volumes"))
 """Properties (folded) whose value is a map for every reader: its keys are free text, "Version" may stand beside "version"."""
+_LONGEST_NAME = 64
+"""Characters; the longest name of a property that anybody reads has 18."""
 _LONGEST_NUMBER = 400
 _MOST_SHAPES, _LONGEST_SHAPE = 256, 512
 _good_shapes: set[tuple[str, ...]] = set()
@@ -30,10 +32,12 @@ def fold(key: str) -> str:
     """Return what Go compares of the name of a property: two keys of one fold are one property for Go programs.
 
     Source: Go encoding/json, fold.go. Besides the case of letters that makes U+017F an ``s`` and U+212A a ``k``. Only
-    simple folding counts: ``\ufb06`` is not ``st``.
+    simple folding counts: ``\ufb06`` is not ``st``. For letters that no name of a property has it is not looked at.
     """
     if key.isascii():
         return key.lower()
+    if len(key) > _LONGEST_NAME:
+        return key  # No property has such a name.
     return "".join(low if len(low := letter.casefold()) == 1 else letter for letter in key)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from imgtar.blob.stream import Peeked
-from imgtar.blob.tar_header import BLOCK
 from imgtar.errors import DependencyMissing, Refused
 from imgtar.events import Report, silent
 from imgtar.frozen import frozen, replace
@@ -16,7 +14,7 @@ from imgtar.graph.resolve import resolve
 from imgtar.graph.select import Policy
 from imgtar.model.limits import DEFAULT_LIMITS, Limits
 from imgtar.ports import Blob, Receipt, Source, Transaction, blob_finder
-from imgtar.proof import prove, prove_head
+from imgtar.proof import prove, prove_beginning
 
 __all__ = ["Transfer", "transfer"]
 
@@ -117,7 +115,7 @@ def _prove_what_is_known(plan: Plan, fetch: Callable[[Write], Blob]) -> None:
             prove(write, blob.staged.measure, blob.where)
         elif write.kind == "layer" and blob.open is not None:
             with blob.open() as content:
-                prove_head(write, Peeked(content, BLOCK).head, blob.where)
+                prove_beginning(write, content, blob.where)
 
 
 def _prove_what_passed(plan: Plan, catalogs: Sequence[Catalog], sources: Sequence[Source]) -> None:

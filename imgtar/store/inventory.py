@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from imgtar.blob.compression import SNIFF_BYTES, sniff
 from imgtar.blob.files import is_damage, opened, read_small, read_window
 from imgtar.blob.measure import Measure, is_archive, measure
-from imgtar.blob.tar_header import BLOCK
 from imgtar.errors import ImgtarError, Refused
 from imgtar.graph.inventory import Holding, Tagged
 from imgtar.graph.library import Library
@@ -232,19 +231,18 @@ class StoreInventory:
 
     def is_archive(self, digest: Digest) -> bool:
         """Whether engines could unpack a held blob as a layer."""
-        return is_archive(self._head(digest, BLOCK))
-
-    def _head(self, digest: Digest, size: int) -> bytes:
         path, status = self.layout.blob_path(digest), self.status(digest)
-        head = bytearray(min(size, status.st_size if status is not None else 0))
-        with opened(path, len(head), path) as content:
-            count = content.readinto(memoryview(head))
-        return bytes(head[:count])
+        with opened(path, status.st_size if status is not None else 0, path) as content:
+            return is_archive(content, path, STORE_LIMITS)
 
     def _layer_type(self, digest: Digest) -> str:
         """The media type by the first bytes of a stored layer, whatever the image called it that brought it."""
+        path = self.layout.blob_path(digest)
+        head = bytearray(SNIFF_BYTES)
+        with opened(path, SNIFF_BYTES, path) as content:
+            count = content.readinto(memoryview(head))
         try:
-            return mediatype.layer_media_type(sniff(self._head(digest, SNIFF_BYTES)))
+            return mediatype.layer_media_type(sniff(bytes(head[:count])))
         except ValueError:
             return mediatype.DOCKER_LAYER  # bzip2, xz: it promises nothing, so every reader looks at the bytes.
 

@@ -161,7 +161,7 @@ class StoreTransaction:
         report(Event("start", "loading", total=sum(w.size for w in to_read if blobs[w.digest].staged is None)))
         for write in plan.writes:
             if write.kept is not None:
-                measured = measure(_Bytes(write.kept), algorithm=write.digest.algorithm, diff=write.diff_id is not None)
+                measured = measure(_Bytes(write.kept), algorithm=write.digest.algorithm, diff=write.looks_inside)
                 prove(write, measured, "")
                 self._ready[write.digest] = (write.kept, measured)
         for write in to_read:
@@ -223,7 +223,7 @@ class StoreTransaction:
                     write=take,
                     where=blob.where,
                     algorithm=write.digest.algorithm,
-                    diff=write.diff_id is not None,
+                    diff=write.looks_inside,
                     limits=self._limits,
                     progress=passed,
                     lanes=lanes,

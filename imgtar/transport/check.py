@@ -183,7 +183,7 @@ class Check:
                 Window(content, write.size + 1),
                 where=blob.where,
                 algorithm=write.digest.algorithm,
-                diff=write.diff_id is not None,
+                diff=write.looks_inside,
                 limits=self._limits,
                 progress=advance,
                 lanes=lanes,

@@ -349,8 +349,8 @@ class _Views:
         if root is not None and root.index is not None and image.config is not None:
             # An archive may list one of its images a thousand times.
             if place not in self._shown:
-                every = [node for node in nodes_of(root) if node.is_image]
-                self._shown[place] = preferred(every).manifest if len(every) > 1 else None
+                shown = preferred(root)
+                self._shown[place] = shown.manifest if shown is not None else None
             first = self._shown[place]
             if first is not None and first.config.digest != image.config.digest:
                 message = (

@@ -19,7 +19,7 @@ from imgtar.frozen import frozen, replace
 from imgtar.graph.choice import preferred
 from imgtar.graph.plan import Plan, PlannedRoot, Write
 from imgtar.graph.thin import FILE_NAME
-from imgtar.graph.walk import Node, images_of
+from imgtar.graph.walk import Node
 from imgtar.model import mediatype
 from imgtar.model.digest import Digest
 from imgtar.model.reference import Reference
@@ -82,9 +82,9 @@ def docker_images(plan: Plan) -> list[tuple[PlannedRoot, Node]]:
     coming = {image.digest for image in plan.images}
     result = []
     for root in plan.roots:
-        images = [node for node in images_of(root.node) if node.descriptor.digest in coming and node.config is not None]
-        if images:
-            result.append((root, preferred(images)))
+        shown = preferred(root.node, lambda node: node.descriptor.digest in coming)
+        if shown is not None:
+            result.append((root, shown))
     return result
 
 

@@ -10,7 +10,7 @@ import pytest
 from imgtar.errors import Refused
 from imgtar.graph.choice import choices, one_image_for_each_platform, preferred
 from imgtar.graph.library import Library
-from imgtar.graph.walk import Node, Walker, nodes_of
+from imgtar.graph.walk import Node, Walker
 from imgtar.model.descriptor import Descriptor
 from imgtar.model.digest import Digest
 from imgtar.model.mediatype import IMAGE_INDEX
@@ -50,11 +50,10 @@ def index_of(*entries: tuple[Any, str | None, str | None], feature: str = "") ->
 
 def taken(root: Node) -> dict[str, str]:
     """Engine to A or B, on the machine that counts most."""
-    images = [node for node in nodes_of(root) if node.is_image]
     letters = {layer.digest: name for name, image in (("A", A), ("B", B)) for layer in image.layers}
     return {
         engine.split()[0]: letters[str(node.manifest.layers[0].digest)]
-        for engine, node in next(choices(images)).by.items()
+        for engine, node in next(choices(root)).by.items()
         if node.manifest is not None
     }
 
@@ -63,7 +62,7 @@ AMD = "linux/amd64"
 SEEN = [
     # descriptor and config of the first, of the second; what containerd, Docker (containerd store) and podman took
     ("linux/x86_64", AMD, None, "linux/arm64", "A", "A", "B"),
-    (None, "linux/arm64", None, AMD, "B", "B", "A"),
+    (None, "linux/arm64", None, AMD, "", "B", "A"),
     (None, AMD, AMD, AMD, "B", "A", "B"),
     ("linux/amd64/v1", AMD, AMD, AMD, "A", "A", "B"),
     ("linux/amd64/v2", AMD, AMD, AMD, "B", "A", "B"),
@@ -78,13 +77,18 @@ SEEN = [
     # When no config fits, Docker shows the first that there is.
     ("linux/arm64", "linux/arm64", AMD, "windows/amd64", "B", "A", "B"),
     ("linux/arm64", "linux/arm64", AMD, "linux/i386", "B", "A", "B"),
+    # Also when nothing is for this machine.
+    ("linux/386", "linux/386", None, "linux/arm64", "A", "A", "B"),
+    ("linux/arm64", "linux/arm64", None, "linux/s390x", "", "A", "B"),
+    ("windows/amd64", "windows/amd64", None, "linux/arm64", "", "A", "B"),
 ]
 
 
 @pytest.mark.parametrize("row", SEEN, ids=lambda row: "-".join(map(str, row[:4])))
 def test_engines_take_what_they_were_seen_to_take(row: tuple[Any, ...]) -> None:
     root = index_of((A, row[0], row[1]), (B, row[2], row[3]))
-    assert taken(root) == {"containerd": row[4], "Docker": row[5], "podman": row[6]}
+    seen = {"containerd": row[4], "Docker": row[5], "podman": row[6]}
+    assert taken(root) == {engine: one for engine, one in seen.items() if one}
     with pytest.raises(Refused) as caught:
         one_image_for_each_platform(root)
     assert caught.value.code == "E_TYPE"
@@ -109,9 +113,8 @@ def test_engines_take_what_they_were_seen_to_take(row: tuple[Any, ...]) -> None:
 def test_honest_indexes_are_taken_alike(entries: list[tuple[Any, str]]) -> None:
     root = index_of(*((image, said, None) for image, said in entries))
     one_image_for_each_platform(root)
-    images = [node for node in nodes_of(root) if node.is_image]
     own = next((said for _, said in entries if said in (AMD, "linux/x86_64")), entries[0][1])
-    assert preferred(images) is images[[said for _, said in entries].index(own)]
+    assert preferred(root) is root.children[[said for _, said in entries].index(own)]
 
 
 def test_a_config_that_tells_another_platform_is_fine_where_nobody_is_misled() -> None:
@@ -130,7 +133,22 @@ def test_one_image_in_two_forms_is_no_question() -> None:
 def test_two_that_differ_in_a_feature_are_taken_alike_and_two_without_are_two() -> None:
     root = index_of((A, AMD, AMD), (B, AMD, AMD), feature="erofs")
     one_image_for_each_platform(root)
-    assert preferred(list(root.children)) is root.children[0]
+    assert preferred(root) is root.children[0]
+
+
+def test_podman_looks_at_one_level_after_the_other() -> None:
+    inner = index_of((A, AMD, None))
+    outer = Node(inner.descriptor, index=inner.index, children=(*index_of((B, None, "linux/arm64")).children, inner))
+    assert taken(outer) == {"Docker": "A", "podman": "B"}
+    with pytest.raises(Refused, match="would take different images"):
+        one_image_for_each_platform(outer)
+    turned = Node(inner.descriptor, index=inner.index, children=(inner, *index_of((B, "linux/arm64", None)).children))
+    assert taken(turned) == {"containerd": "A", "Docker": "A", "podman": "A"}
+    one_image_for_each_platform(turned)
+
+
+def test_an_index_of_thousands_of_platforms_is_soon_looked_through() -> None:
+    one_image_for_each_platform(index_of(*((A, f"linux/x{number}", None) for number in range(3000))))
 
 
 def test_one_manifest_for_two_platforms_is_one_image() -> None:
