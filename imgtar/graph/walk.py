@@ -107,7 +107,7 @@ class Walker:
     def __init__(self, library: Library, limits: Limits = DEFAULT_LIMITS) -> None:
         self._library = library
         self._limits = limits
-        self._done: dict[tuple[Digest, Platform | None, bool], Node] = {}
+        self._done: dict[tuple[Digest, str, Platform | None, bool], Node] = {}
         self._roles: dict[Digest, str] = {}
         self._sizes: dict[Digest, int] = {}
         self._visited = 0
@@ -125,8 +125,9 @@ class Walker:
         kind = self._library.kind(descriptor)
         role = "index" if mediatype.is_index(kind) else "manifest" if mediatype.is_manifest(kind) else "blob"
         self._note(descriptor, role)
-        # The same manifest may stand under two platforms; what a node is depends on the marks of its descriptor.
-        key = (descriptor.digest, descriptor.platform, is_called_attestation(descriptor))
+        # The same manifest may stand under two platforms; what a node is depends on the marks of its descriptor, and a media
+        # type that the document denies is wrong whoever was asked first.
+        key = (descriptor.digest, descriptor.media_type, descriptor.platform, is_called_attestation(descriptor))
         node = self._done.get(key)
         if node is None:
             node = self._grow(descriptor, role, depth)

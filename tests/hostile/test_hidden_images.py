@@ -487,3 +487,13 @@ def test_h265_platforms_that_differ_for_engines_are_several(assert_accepted: Ass
         index = index_of((images[0], one), (images[1], other))
         data = oci_layout([(index, ["demo:1"])]).tar()
         assert_accepted(data, names=["demo:1"], ids=[image.image_id for image in images], runs=FEW)
+
+
+def test_h141_two_media_types_for_one_manifest_of_an_index_are_refused_in_either_order(assert_refused: Assert) -> None:
+    index = make_index(make_image("demo:1", layers=1))
+    value = json.loads(index.raw)
+    (entry,) = value["manifests"]
+    other = {**entry, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
+    for manifests in ([entry, other], [other, entry]):
+        both = replace(index, raw=dumps({**value, "manifests": manifests}))
+        assert_refused(oci_layout([(both, ["demo:1"])]).tar(), "E_TYPE", runs=FEW)
