@@ -129,7 +129,10 @@ def foreign(*, store: str, folder: str, names: int, seed: int, pause: float) -> 
 
 
 def tag_until_stopped(*, store: str, folder: str, archive: str, name: str) -> int:
-    """Give ``name`` new names, and load it under others, until there is a file ``stop``; print those acknowledged."""
+    """Give ``name`` new names, and load it under others, until there is a file ``stop``; print those acknowledged.
+
+    One that gives up (status 9), because another program writes again and again, has promised nothing, and is run again.
+    """
     outputs = [os.path.join(folder, f"tagger.{kind}") for kind in ("out", "err")]
     own: list[str] = []
     counts: Counter[str] = Counter()
@@ -137,6 +140,9 @@ def tag_until_stopped(*, store: str, folder: str, archive: str, name: str) -> in
         new = f"own:{len(own)}"
         words = ["tag", name, new] if len(own) % 2 else ["load", "-i", archive, "--tag", f"{name}={new}"]
         done = in_process([*words, "--store", store], *outputs)
+        if done.status == 9:
+            counts["given up"] += 1
+            continue
         if done.status != 0:
             raise Wrong(str(done))
         own.append(new)

@@ -305,6 +305,7 @@ def test_h278_what_another_program_writes_into_the_index_without_our_lock_is_kep
         campaign.count("foreign names", 400)
         campaign.count("foreign names lost", len(foreign - set(found)))
         campaign.count("own names", len(own))
+        campaign.count("given up", runs[1].document["counts"].get("given up", 0))
         campaign.count("own names lost", len(own - set(found)))
         sound(crew, store)
     # What it writes between our last look and the rename nobody can see; before there was that look it was one in five.
