@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from imgtar.blob.compress import compressing
-from imgtar.blob.compression import Compression
+from imgtar.blob.compression import SNIFF_BYTES, Compression, sniff
 from imgtar.blob.files import FileWriter, sync_directory, write_all
+from imgtar.blob.stream import Peeked
 from imgtar.blob.tar_writer import TarWriter
 from imgtar.errors import LocalTrouble, NotFound, UsageError, local_trouble
 from imgtar.events import Event, Report
@@ -215,6 +216,10 @@ def write_tar(
     ``thin`` is the record of what a thin archive leaves out.
     """
     folders, files = _contents(plan, form, thin)
+    if form == "docker":
+        for file in files:
+            if file.write is not None and file.write.kind == "layer":
+                _require_readable(file.write, fetch)
     report(Event("start", "saving", total=sum(file.size for file in files)))
     output = Output(fd)
     compressor = None
@@ -252,6 +257,19 @@ def write_tar(
 
 
 _OR_FOLDER = ", or --format oci-dir"
+
+
+def _require_readable(write: Write, fetch: Fetch) -> None:
+    """Raise :class:`UsageError` for a layer that our own reader refuses in a docker archive, before anything is written."""
+    blob = fetch(write)
+    assert blob.open is not None
+    with blob.open() as content:
+        compression = sniff(Peeked(content, SNIFF_BYTES).head)
+    if compression in (Compression.BZIP2, Compression.XZ):
+        raise UsageError(
+            f"{write.title} is {compression} compressed, which a docker archive cannot say",
+            hint="--layers gzip (or none) makes it readable, and --format hybrid keeps it as it is",
+        )
 
 
 def check_target(path: str, form: Form) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import io
 import json
+import lzma
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -145,6 +147,21 @@ def test_h272_a_name_that_is_too_long_with_its_registry_is_told_and_not_written(
 def test_h272_a_new_name_that_is_too_long_is_told(imgtar: Imgtar) -> None:
     done = imgtar.load(oci_archive([IMAGE]), "--tag", "demo:1=" + "a" * 240 + ":1").ok()
     assert "more than 255" in done.errors
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress], ids=["bzip2", "xz"])
+def test_a_docker_archive_that_our_own_reader_would_refuse_is_not_written(
+    imgtar: Imgtar, pack: Callable[[bytes], bytes]
+) -> None:
+    plain = random_layer(1)
+    packed = replace(plain, blob=pack(plain.tar), media_type="application/vnd.oci.image.layer.v1.tar+gzip")
+    imgtar.load(oci_archive([make_image("demo:1", [packed])])).ok()
+    done = imgtar("save", "-o", "-", "--format", "docker", "demo:1")
+    assert (done.code, done.out) == (2, b"")
+    assert "--layers gzip" in done.errors
+    for arguments in (["--format", "docker", "--layers", "gzip"], ["--format", "hybrid"]):
+        (imgtar.home / "out.tar").write_bytes(imgtar("save", "-o", "-", *arguments, "demo:1").ok().out)
+        imgtar("verify", imgtar.home / "out.tar").ok()
 
 
 # -- several platforms under one name ----------------------------------------------------------------------------------
